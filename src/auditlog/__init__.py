@@ -1,0 +1,59 @@
+"""The audit trail of a Python service: one request, one row in its own PostgreSQL.
+
+from auditlog import AuditLog, AuditMiddleware
+
+app.add_middleware(AuditMiddleware, audit=AuditLog("postgresql://..."))
+"""
+
+from auditlog.capture.asgi import AuditMiddleware
+from auditlog.capture.context import annotate, skip
+from auditlog.capture.policy import Level, Policy, Rule
+from auditlog.errors import (
+    AuditLogError,
+    EmbeddedError,
+    MigrationError,
+    PolicyError,
+    SettingsError,
+)
+from auditlog.log import AuditLog
+from auditlog.records import (
+    ExecutionLogRecord,
+    LogLevel,
+    LogRecord,
+    Outcome,
+    Protocol,
+    QuotaLogRecord,
+    RequestOutcome,
+    StatusSource,
+)
+from auditlog.settings import Settings
+from auditlog.sink.stats import Health, HealthStatus, Stats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuditLog",
+    "AuditLogError",
+    "AuditMiddleware",
+    "EmbeddedError",
+    "ExecutionLogRecord",
+    "Health",
+    "HealthStatus",
+    "Level",
+    "LogLevel",
+    "LogRecord",
+    "MigrationError",
+    "Outcome",
+    "Policy",
+    "PolicyError",
+    "Protocol",
+    "QuotaLogRecord",
+    "RequestOutcome",
+    "Rule",
+    "Settings",
+    "SettingsError",
+    "Stats",
+    "StatusSource",
+    "annotate",
+    "skip",
+]

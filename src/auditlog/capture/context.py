@@ -1,0 +1,104 @@
+"""What handlers say about their request: `annotate` and `skip`, from wherever they run.
+
+One mutable holder per request is shared by everything that serves it. A `ContextVar` leads to the
+holder, and copies of the context (thread pools, tasks, `BaseHTTPMiddleware`) lead to the same one,
+so what the innermost layer says, the outermost middleware reads.
+"""
+
+from contextvars import ContextVar
+from typing import Any
+
+
+class Annotations:
+    """What was said about the request at hand; None and empty where nothing was."""
+
+    __slots__ = (
+        "aggregate_id",
+        "aggregate_type",
+        "event_sequence",
+        "event_type",
+        "instance_id",
+        "level",
+        "message",
+        "metadata",
+        "resource_owner",
+        "skipped",
+        "user_id",
+    )
+
+    def __init__(self) -> None:
+        self.user_id: str | None = None
+        self.resource_owner: str | None = None
+        self.instance_id: str | None = None
+        self.aggregate_type: str | None = None
+        self.aggregate_id: str | None = None
+        self.event_type: str | None = None
+        self.event_sequence: int | None = None
+        self.message: str | None = None
+        self.level: int | None = None
+        self.metadata: dict[str, Any] | None = None
+        self.skipped = False
+
+
+current: ContextVar[Annotations | None] = ContextVar("auditlog.current", default=None)
+"""The holder of the request that is being served here, if one is."""
+
+
+def annotate(
+    *,
+    user_id: object = None,
+    resource_owner: object = None,
+    instance_id: object = None,
+    aggregate: tuple[object, object] | None = None,
+    event_type: str | None = None,
+    event_sequence: int | None = None,
+    message: str | None = None,
+    level: int | None = None,
+    **metadata: Any,
+) -> None:
+    """Add to the audit row of the request being served; a no-op outside one.
+
+    May be called from handlers, dependencies, sync endpoints in a thread pool and tasks; what is
+    said later replaces what was said before. It ends when the row is written: a task that
+    outlives its request says nothing more.
+
+    Args:
+        user_id: Who did it. Like the other identifiers, anything with a fitting `str`.
+        resource_owner: The organisation to whom the thing belongs.
+        instance_id: The tenant.
+        aggregate: What it was done to, as type and identifier: `("user", 42)`.
+        event_type: What was done, in the application's words: `"user.deleted"`.
+        event_sequence: The position in the application's own event stream.
+        message: One sentence for people.
+        level: A `LogLevel`, instead of the one concluded from the outcome.
+        metadata: More, stored as JSON. Fields with a secret's name are redacted.
+    """
+    holder = current.get()
+    if holder is None:
+        return
+    if user_id is not None:
+        holder.user_id = str(user_id)
+    if resource_owner is not None:
+        holder.resource_owner = str(resource_owner)
+    if instance_id is not None:
+        holder.instance_id = str(instance_id)
+    if aggregate is not None:
+        kind, identifier = aggregate
+        holder.aggregate_type, holder.aggregate_id = str(kind), str(identifier)
+    if event_type is not None:
+        holder.event_type = event_type
+    if event_sequence is not None:
+        holder.event_sequence = event_sequence
+    if message is not None:
+        holder.message = message
+    if level is not None:
+        holder.level = level
+    if metadata:
+        holder.metadata = {**(holder.metadata or {}), **metadata}
+
+
+def skip() -> None:
+    """Leave the request being served out of the trail; a no-op outside one."""
+    holder = current.get()
+    if holder is not None:
+        holder.skipped = True

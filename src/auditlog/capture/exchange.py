@@ -1,0 +1,266 @@
+"""One request in flight, whatever its protocol: what all of them know and how it becomes a row.
+
+A capture makes one exchange per request, feeds it what passes by, and calls `finish` once. The
+exchange asks the policy, redacts, and hands a `LogRecord` to the recorder. It holds everything of
+its request and shares nothing with another.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from auditlog.capture.asgi_types import Scope
+from auditlog.capture.client_address import TrustedProxies
+from auditlog.capture.context import Annotations
+from auditlog.capture.policy import Decision, Level, Policy
+from auditlog.capture.recorder import Recorder
+from auditlog.capture.redact import Redactor
+from auditlog.records import LogLevel, LogRecord, RequestOutcome, StatusSource
+from auditlog.reporting import describe
+
+Identify: TypeAlias = Callable[[Scope], str | None]
+
+_INFO, _WARN, _ERROR = (int(level) for level in (LogLevel.INFO, LogLevel.WARN, LogLevel.ERROR))
+# Plain strings: an enumeration's member costs a call where a string costs nothing.
+OK = str(RequestOutcome.OK)
+CLIENT_ERROR = str(RequestOutcome.CLIENT_ERROR)
+DENIED = str(RequestOutcome.DENIED)
+SERVER_ERROR = str(RequestOutcome.SERVER_ERROR)
+CLIENT_DISCONNECT = str(RequestOutcome.CLIENT_DISCONNECT)
+INCOMPLETE = str(RequestOutcome.INCOMPLETE)
+CANCELLED = str(RequestOutcome.CANCELLED)
+UNKNOWN = str(RequestOutcome.UNKNOWN)
+WIRE, DERIVED, NONE = str(StatusSource.WIRE), str(StatusSource.DERIVED), str(StatusSource.NONE)
+
+_LEVEL_OF = {
+    OK: _INFO,
+    CLIENT_ERROR: _WARN,
+    DENIED: _WARN,
+    SERVER_ERROR: _ERROR,
+    CLIENT_DISCONNECT: _WARN,
+    INCOMPLETE: _ERROR,
+    CANCELLED: _WARN,
+    UNKNOWN: _WARN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What every exchange of one middleware or interceptor uses. Immutable, shared."""
+
+    recorder: Recorder
+    policy: Policy
+    redactor: Redactor
+    proxies: TrustedProxies
+    user_id: Identify | None = None
+    instance_id: Identify | None = None
+    resource_owner: Identify | None = None
+    max_body_bytes: int = 16 * 1024
+    echo_request_id: bool = False
+
+    @classmethod
+    def of(cls, recorder: Recorder, policy: Policy, **identify: Identify | None) -> "Capture":
+        """Build the shared parts from the recorder's settings.
+
+        Raises:
+            SettingsError: a setting that cannot work.
+        """
+        settings = recorder.settings
+        return cls(
+            recorder,
+            policy,
+            Redactor(
+                headers=settings.capture_headers,
+                fields=settings.redact_fields,
+                key=settings.redact_key,
+                key_id=settings.redact_key_id,
+            ),
+            TrustedProxies(settings.trusted_proxies),
+            max_body_bytes=settings.max_body_bytes,
+            echo_request_id=settings.echo_request_id,
+            **identify,
+        )
+
+
+class Exchange(Annotations):
+    """The protocol's part fills these in; `finish` reads them."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "capture",
+        "ended_ns",
+        "error_type",
+        "log_id",
+        "outcome",
+        "scope",
+        "started_ns",
+        "started_us",
+        "status",
+        "status_source",
+    )
+
+    protocol = 0
+
+    def __init__(self, capture: Capture, scope: Scope) -> None:
+        Annotations.__init__(self)
+        self.capture = capture
+        self.scope = scope
+        # The wall clock says when, the monotonic one how long: the wall may be set meanwhile.
+        self.started_us = time.time_ns() // 1000
+        self.started_ns = time.perf_counter_ns()
+        self.ended_ns = 0
+        self.status: int | None = None
+        self.status_source = NONE
+        self.outcome = UNKNOWN
+        self.error_type: str | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.log_id: str | None = None
+
+    def finish(self, error: BaseException | None) -> None:
+        """Conclude, decide and submit; never raises, whatever the application did."""
+        try:
+            if not self.ended_ns:
+                self.ended_ns = time.perf_counter_ns()
+            self.conclude(error)
+            if not self.skipped:
+                self._submit()
+        except Exception as failure:  # noqa: BLE001  # never an error of the request
+            self._submit_remains(failure)
+
+    def conclude(self, error: BaseException | None) -> None:
+        """Fix status, its source and the outcome."""
+        raise NotImplementedError
+
+    def method(self) -> str:
+        """The method as the client sent it."""
+        raise NotImplementedError
+
+    def path(self) -> str:
+        """The path that the policy's globs are matched with."""
+        raise NotImplementedError
+
+    def route(self) -> str | None:
+        """The template, or full method name, that served the request."""
+        raise NotImplementedError
+
+    def target(self) -> str:
+        """The request's target, redacted, for `request_url`."""
+        raise NotImplementedError
+
+    def raw_headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """The request's headers as they came."""
+        raise NotImplementedError
+
+    def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
+        """Add what only this protocol knows."""
+        raise NotImplementedError
+
+    def _submit(self) -> None:
+        capture = self.capture
+        self._identify()
+        method, path, route = self.method(), self.path(), self.route()
+        decision = capture.policy.decide(
+            self.protocol,
+            method,
+            path,
+            route,
+            self.status,
+            self.outcome,
+            self.user_id,
+            self.instance_id,
+        )
+        if decision.level is Level.NONE:
+            return
+        metadata: dict[str, Any] = {
+            "audit.outcome": self.outcome,
+            "audit.status_source": self.status_source,
+        }
+        if route is not None:
+            metadata["http.route"] = route
+        if decision.rule is not None:
+            metadata["audit.rule"] = decision.rule
+        if self.error_type is not None:
+            metadata["error.type"] = self.error_type
+        self.describe(metadata, decision)
+        if self.metadata:
+            metadata.update(capture.redactor.json(self.metadata))  # type: ignore[call-overload]  # a dict for a dict
+        level = self._log_level() if self.level is None else self.level
+        low_priority = decision.low_priority
+        capture.recorder.submit(
+            LogRecord(
+                self.started_us,
+                self.protocol,
+                self.target(),
+                method,
+                None if decision.level is Level.METADATA else capture.redactor.headers(self.raw_headers()),
+                self.status,
+                (self.ended_ns - self.started_ns) // 1_000_000,
+                self.user_id,
+                self.resource_owner,
+                self.aggregate_type,
+                self.aggregate_id,
+                self.event_type,
+                self.event_sequence,
+                level,
+                self.message,
+                metadata,
+                self.instance_id,
+                self.log_id,
+                None,
+                self.outcome is OK if low_priority is None else low_priority,
+            )
+        )
+
+    def _log_level(self) -> int:
+        level = _LEVEL_OF[self.outcome]
+        # The client was served, and then something broke: a background task, for one.
+        return _ERROR if level == _INFO and self.error_type is not None else level
+
+    def _identify(self) -> None:
+        """Ask the callables for what no handler has said."""
+        capture = self.capture
+        if capture.user_id is not None and self.user_id is None:
+            self.user_id = self._ask(capture.user_id)
+        if capture.instance_id is not None and self.instance_id is None:
+            self.instance_id = self._ask(capture.instance_id)
+        if capture.resource_owner is not None and self.resource_owner is None:
+            self.resource_owner = self._ask(capture.resource_owner)
+
+    def _ask(self, identify: Identify) -> str | None:
+        try:
+            answer = identify(self.scope)
+        except Exception as error:  # noqa: BLE001  # the application's code may do anything
+            self.capture.recorder.reporter.report(
+                "auditlog.identify_failed", f"{identify!r} raised {describe(error)}"
+            )
+            return None
+        return None if answer is None else str(answer)
+
+    def _submit_remains(self, failure: Exception) -> None:
+        """Record what is certain when the rest could not be put together."""
+        capture = self.capture
+        try:
+            capture.recorder.submit(
+                LogRecord(
+                    occurrence_date=self.started_us,
+                    protocol=self.protocol,
+                    response_status=self.status,
+                    response_time_ms=(self.ended_ns - self.started_ns) // 1_000_000,
+                    user_id=self.user_id,
+                    log_level=_ERROR,
+                    log_id=self.log_id,
+                    metadata={
+                        "audit.outcome": self.outcome,
+                        "audit.status_source": self.status_source,
+                        "audit.capture_error": type(failure).__name__,
+                    },
+                )
+            )
+            capture.recorder.reporter.report(
+                "auditlog.capture_incomplete", f"a row lacks details: {describe(failure)}"
+            )
+        except Exception as error:  # noqa: BLE001  # the last net
+            capture.recorder.lose(error)

@@ -1,0 +1,281 @@
+"""An HTTP request in flight: watches the ASGI messages that pass, changes none of them.
+
+`receive` is only ever called by the application; its disconnect message would otherwise be
+stolen. The response ends at its last body or trailers message: what the application does after
+that (background tasks) is not its duration. Message by message as in ASGI 3.0, HTTP spec 2.5.
+"""
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+import uuid_utils
+
+from auditlog.capture.asgi_types import Message, Receive, Scope, Send
+from auditlog.capture.body import BodyTee, describe
+from auditlog.capture.exchange import (
+    CANCELLED,
+    CLIENT_DISCONNECT,
+    CLIENT_ERROR,
+    DENIED,
+    DERIVED,
+    INCOMPLETE,
+    NONE,
+    OK,
+    SERVER_ERROR,
+    UNKNOWN,
+    WIRE,
+    Capture,
+    Exchange,
+)
+from auditlog.capture.policy import Decision, Level, Rule
+from auditlog.capture.route import route_template
+from auditlog.capture.trace import correlation
+
+HTTP = 1
+_DENIALS = frozenset({401, 403, 407})
+_FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _FIRST_INVALID = 400, 500, 600
+# Raised by frameworks when they see that the client is gone, which is no fault of theirs.
+_DISCONNECTS = frozenset({"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"})
+
+
+class AsgiExchange(Exchange):
+    """What HTTP and WebSocket exchanges share: the scope, and the two channels."""
+
+    __slots__ = ("_receive", "_root_path", "_send", "disconnected", "request_id")
+
+    protocol = HTTP
+
+    def __init__(self, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
+        Exchange.__init__(self, capture, scope)
+        self._receive = receive
+        self._send = send
+        # Mounts lengthen it on the way in.
+        self._root_path = scope.get("root_path") or ""
+        self.disconnected = False
+        self.request_id: str | None = None
+
+    def path(self) -> str:
+        """The decoded path."""
+        path: str = self.scope["path"]
+        return path
+
+    def route(self) -> str | None:
+        """The template of the route that served it."""
+        return route_template(self.scope, self._root_path)
+
+    def target(self) -> str:
+        """Path and query as they were sent, secrets redacted."""
+        scope = self.scope
+        raw: bytes = scope.get("raw_path") or quote(scope["path"], errors="surrogateescape").encode()
+        return self.capture.redactor.target(raw, scope.get("query_string") or b"")
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as the server gave them."""
+        headers: list[tuple[bytes, bytes]] = self.scope["headers"]
+        return headers
+
+    def describe_connection(self, metadata: dict[str, Any]) -> None:
+        """Add addresses, versions and correlation."""
+        scope = self.scope
+        metadata["url.scheme"] = scope.get("scheme", "http")
+        metadata["network.protocol.version"] = scope.get("http_version", "1.1")
+        headers = scope["headers"]
+        client = scope.get("client")
+        peer = client[0] if client else None
+        address = self.capture.proxies.resolve(peer, headers)
+        if address:
+            metadata["client.address"] = address
+        if peer:
+            metadata["network.peer.address"] = peer
+        trace_id, span_id, request_id = correlation(headers)
+        if trace_id is not None:
+            metadata["trace_id"] = trace_id
+            metadata["span_id"] = span_id
+        if request_id is not None:
+            metadata["audit.request_id"] = request_id
+
+    def note_error(self, error: BaseException | None) -> None:
+        """Keep the type of what the application raised, unless it only says the client left."""
+        if error is not None:
+            name = type(error).__name__
+            if not (self.disconnected and name in _DISCONNECTS):
+                self.error_type = name
+
+
+class HttpExchange(AsgiExchange):
+    """One request and its response."""
+
+    __slots__ = (
+        "_body_rule",
+        "_completed",
+        "_first_byte_ns",
+        "_messages_out",
+        "_request_body",
+        "_response_body",
+        "_response_headers",
+        "_trailers",
+    )
+
+    def __init__(self, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
+        AsgiExchange.__init__(self, capture, scope, receive, send)
+        self._first_byte_ns = 0
+        self._messages_out = 0
+        self._completed = False
+        self._trailers = False
+        self._request_body: BodyTee | None = None
+        self._response_body: BodyTee | None = None
+        self._response_headers: list[tuple[bytes, bytes]] = []
+        self._body_rule: Rule | None = capture.policy.wants_body(HTTP, scope["method"], scope["path"])
+        if self._body_rule is not None:
+            self._request_body = BodyTee(capture.max_body_bytes)
+            self._response_body = BodyTee(capture.max_body_bytes)
+
+    async def receive(self) -> Message:
+        """Pass a message to the application."""
+        message = await self._receive()
+        kind = message.get("type")
+        if kind == "http.request":
+            body = message.get("body")
+            if body:
+                self.bytes_in += len(body)
+                if self._request_body is not None:
+                    self._request_body.feed(body)
+        elif kind == "http.disconnect" and not self.ended_ns:
+            self.disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message to the server; what the server refuses is not counted as sent."""
+        if self.capture.echo_request_id and message.get("type") == "http.response.start":
+            message = self._with_request_id(message)
+        try:
+            await self._send(message)
+        except OSError:
+            self.disconnected = True
+            raise
+        kind = message.get("type")
+        if kind == "http.response.body":
+            body = message.get("body")
+            if body:
+                self.bytes_out += len(body)
+                if self._response_body is not None:
+                    self._response_body.feed(body)
+            self._messages_out += 1
+            if not message.get("more_body") and not self._trailers:
+                self._end()
+        elif kind == "http.response.start":
+            self._note_start(message)
+        else:
+            self._note_other(kind, message)
+
+    def method(self) -> str:
+        """The method as it was sent."""
+        method: str = self.scope["method"]
+        return method
+
+    def conclude(self, error: BaseException | None) -> None:
+        """Tell the status that was sent from one that is only probable."""
+        self.note_error(error)
+        if self._completed:
+            self.outcome = outcome_of_status(self.status)
+        elif self.disconnected:
+            self.outcome = CLIENT_DISCONNECT
+        elif error is not None and not isinstance(error, Exception):
+            self.outcome = CANCELLED
+        elif self.status is None:
+            # Outer middleware or the server answers for an application that did not.
+            self.status, self.status_source = 500, DERIVED
+            self.outcome = SERVER_ERROR
+        else:
+            self.outcome = INCOMPLETE if error is None else SERVER_ERROR
+
+    def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
+        """Add sizes, times and bodies."""
+        self.describe_connection(metadata)
+        if self.bytes_in:
+            metadata["http.request.body.size"] = self.bytes_in
+        if self.bytes_out:
+            metadata["http.response.body.size"] = self.bytes_out
+        if self._messages_out > 1:
+            first_byte_ns = self._first_byte_ns - self.started_ns
+            metadata["audit.first_byte_ms"] = first_byte_ns // 1_000_000
+        if decision.level is Level.BODY and self._body_rule is not None:
+            self._describe_bodies(metadata, self._body_rule)
+
+    def _describe_bodies(self, metadata: dict[str, Any], rule: Rule) -> None:
+        redactor = self.capture.redactor
+        for key, tee, headers in (
+            ("audit.request_body", self._request_body, self.scope["headers"]),
+            ("audit.response_body", self._response_body, self._response_headers),
+        ):
+            if tee is not None and tee.total:
+                content_type, encoding = _content_headers(headers)
+                metadata[key] = describe(tee, content_type, encoding, rule, redactor)
+
+    def _note_start(self, message: Message) -> None:
+        status = message.get("status")
+        self.status = status if type(status) is int else _number(status)
+        self.status_source = WIRE
+        self._first_byte_ns = time.perf_counter_ns()
+        self._trailers = bool(message.get("trailers"))
+        if self._response_body is not None:
+            self._response_headers = list(message.get("headers") or ())
+
+    def _note_other(self, kind: object, message: Message) -> None:
+        """The extensions that end a response; all others only pass."""
+        if kind == "http.response.trailers":
+            if not message.get("more_trailers"):
+                self._end()
+        elif kind == "http.response.pathsend":
+            self._end()
+        elif kind == "http.response.zerocopysend":
+            self.bytes_out += message.get("count") or 0
+            self._messages_out += 1
+            if not message.get("more_body"):
+                self._end()
+
+    def _end(self) -> None:
+        if not self.ended_ns:
+            self.ended_ns = time.perf_counter_ns()
+            self._completed = True
+
+    def _with_request_id(self, message: Message) -> Message:
+        """Copy a start message with the request's id, unless the application set one."""
+        headers = list(message.get("headers") or ())
+        if any(bytes(name).lower() == b"x-request-id" for name, _ in headers):
+            return message
+        _, _, request_id = correlation(self.scope["headers"])
+        if request_id is None:
+            self.log_id = request_id = str(uuid_utils.uuid7())
+        headers.append((b"x-request-id", request_id.encode()))
+        return {**message, "headers": headers}
+
+
+def outcome_of_status(status: int | None) -> str:
+    """Sort the status of a whole response."""
+    if status is None:
+        return UNKNOWN
+    if status < _FIRST_CLIENT_ERROR:
+        return OK
+    if status in _DENIALS:
+        return DENIED
+    if status < _FIRST_SERVER_ERROR:
+        return CLIENT_ERROR
+    return SERVER_ERROR if status < _FIRST_INVALID else UNKNOWN
+
+
+def _number(status: object) -> int | None:
+    """http.HTTPStatus is an int; a str that a careless application sends may hold one."""
+    try:
+        return int(status)  # type: ignore[call-overload, no-any-return]  # anything may stand here
+    except (TypeError, ValueError):
+        return None
+
+
+def _content_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        if name.lower() in {b"content-type", b"content-encoding"}:
+            found[name.lower()] = value.decode("latin-1")
+    return found.get(b"content-type"), found.get(b"content-encoding")

@@ -1,0 +1,265 @@
+"""`AuditLog`: puts the chain together, and owns its life.
+
+`submit` works from any thread and any loop, never blocks and never raises. The writer starts at
+the first record (or at `start`), in the process and on the loop that serves; it survives a fork,
+loops that come and go, and a database that is not there. What is left when the process ends is
+drained, and what cannot be drained is counted and logged.
+"""
+
+import asyncio
+import atexit
+import concurrent.futures
+import dataclasses
+import logging
+import os
+import threading
+import weakref
+from typing import Any, Self
+
+from auditlog.errors import SettingsError
+from auditlog.postgres.embedded import resolve_dsn
+from auditlog.records import Outcome, Record
+from auditlog.reporting import Reporter, describe
+from auditlog.settings import Settings
+from auditlog.sink.buffer import Buffer
+from auditlog.sink.copy import CopyTarget
+from auditlog.sink.encode import Encoder
+from auditlog.sink.runner import Runner
+from auditlog.sink.stats import Health, LossReason, Stats
+from auditlog.sink.writer import Writer
+
+
+class AuditLog:
+    """The trail of one application: takes records, commits them to PostgreSQL.
+
+    Use it as `async with` on the running loop, as `with` (a background thread then does the
+    writing), or just hand it to the middleware, which starts and drains it with the application.
+
+    Args:
+        dsn: libpq connection string or URL, or `embedded:PATH`; `AUDITLOG_DSN` without one.
+        settings: Everything else; read from the environment without one.
+
+    Raises:
+        SettingsError: no DSN at all, or a setting that cannot work.
+    """
+
+    def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
+        settings = settings or Settings.from_environment()
+        if dsn is not None:
+            settings = dataclasses.replace(settings, dsn=dsn)
+        if not settings.dsn:
+            raise SettingsError(
+                "no database: pass AuditLog('postgresql://...'), or set AUDITLOG_DSN;"
+                " 'embedded:PATH' starts a PostgreSQL for trying out"
+            )
+        self.settings = settings
+        self.reporter = Reporter()
+        self._encoder = Encoder(settings)
+        self._users = 0
+        self._make_chain()
+        _instances.add(self)
+
+    def submit(self, record: Record) -> Outcome:
+        """Take over a record; it is encoded now, so the caller may change or reuse it after.
+
+        Returns:
+            `ACCEPTED`: it waits in memory to be committed. `DROPPED`: it is lost, and counted.
+        """
+        if self._runner is None:
+            self._start_lazily()
+        try:
+            table, row = self._encoder.encode(record)
+            lost = self._buffer.put(table, row, low_priority=record.low_priority)
+        except Exception as error:  # noqa: BLE001  # never an error of the request
+            self._buffer.drop(LossReason.UNENCODABLE)
+            self.reporter.report(
+                "auditlog.record_dropped", f"not a record that can be stored: {describe(error)}"
+            )
+            return Outcome.DROPPED
+        if not lost:
+            return Outcome.ACCEPTED
+        self.reporter.report(
+            "auditlog.queue_full",
+            "rows are lost; the database is away or slow, or max_queued_rows is too small",
+            level=logging.ERROR,
+        )
+        return Outcome.DROPPED if lost[-1] is row else Outcome.ACCEPTED
+
+    async def start(self) -> None:
+        """Start writing on the running loop; does not wait for the database. May be nested."""
+        self._users += 1
+        with self._lifecycle:
+            if self._runner is None or not self._runner.alive:
+                self._runner = Runner.on_loop(self._writer, self._on_runner_end)
+
+    async def aclose(self) -> None:
+        """Drain within `drain_timeout_s` and stop; what is left then is counted as lost.
+
+        Only the last of nested calls does it. A record submitted later starts the writer anew.
+        """
+        self._users = max(0, self._users - 1)
+        if self._users == 0:
+            runner = self._runner_to_drain(here=True)
+            if runner is not None:
+                runner.stop()
+                finished = asyncio.wrap_future(runner.finished)
+                await asyncio.wait({finished}, timeout=self.settings.drain_timeout_s)
+                if not finished.done():
+                    runner.cancel()
+                    await asyncio.wait({finished})
+            self._give_up()
+
+    def close(self) -> None:
+        """Do what `aclose` does from code without a loop; blocks until drained or out of time."""
+        self._users = 0
+        runner = self._runner_to_drain(here=False)
+        if runner is not None:
+            runner.stop()
+            if not _wait(runner, self.settings.drain_timeout_s):
+                runner.cancel()
+                _wait(runner, self.settings.drain_timeout_s)
+        self._give_up()
+
+    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as in asyncio.wait
+        """Wait until every record submitted before the call is settled.
+
+        Returns:
+            Whether that was so within `timeout` seconds; without one it waits for ever.
+        """
+        runner = self._runner_to_drain(here=True)
+        if runner is None or runner.loop is None:
+            return True
+        future = asyncio.run_coroutine_threadsafe(self._writer.flush(), runner.loop)
+        done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout)
+        if not done:
+            future.cancel()
+        return bool(done)
+
+    def lose(self, error: BaseException) -> None:
+        """Count a request of which no record could be made, and say why."""
+        self._buffer.drop(LossReason.CAPTURE)
+        self.reporter.report(
+            "auditlog.capture_failed",
+            f"a request left no record: {describe(error)}",
+            level=logging.ERROR,
+        )
+
+    def stats(self) -> Stats:
+        """Read every counter at one instant."""
+        return dataclasses.replace(
+            self._buffer.snapshot(), batches=self._writer.batches, retries=self._writer.retries
+        )
+
+    def health(self) -> Health:
+        """Say whether rows flow, and what mends it if they do not."""
+        return self._writer.health
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._users += 1
+        with self._lifecycle:
+            if self._runner is None or not self._runner.alive:
+                self._runner = Runner.in_thread(self._writer, self._on_runner_end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users = max(0, self._users - 1)
+        if self._users == 0:
+            self.close()
+
+    def __repr__(self) -> str:
+        """Show the chain; the DSN may hold a password and is left out."""
+        return f"<AuditLog encode > buffer[{self.settings.max_queued_rows}] > copy>"
+
+    def _make_chain(self) -> None:
+        self._lifecycle = threading.Lock()
+        self._runner: Runner | None = None
+        self._buffer = Buffer(self.settings, self._on_due)
+        self._target = CopyTarget(self.settings, self._resolve_dsn)
+        self._writer = Writer(self.settings, self._buffer, self._target, self.reporter)
+
+    async def _resolve_dsn(self) -> str:
+        dsn = self.settings.dsn or ""
+        if dsn.startswith("embedded:"):
+            dsn = await asyncio.to_thread(resolve_dsn, dsn)
+            # Exit handlers run last in, first out: drain before the embedded server is stopped.
+            atexit.unregister(_drain_all)
+            atexit.register(_drain_all)
+        return dsn
+
+    def _on_due(self) -> None:
+        # False while the writer is about to run, which then looks by itself, or when its loop died.
+        if not self._writer.wake() and not (self._runner and self._runner.alive):
+            self._start_lazily()
+
+    def _start_lazily(self) -> None:
+        with self._lifecycle:
+            if self._runner is not None and self._runner.alive:
+                return
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                self._runner = Runner.in_thread(self._writer, self._on_runner_end)
+            else:
+                self._runner = Runner.on_loop(self._writer, self._on_runner_end)
+
+    def _on_runner_end(self, runner: Runner) -> None:
+        # Not under the lock: a start that replaced this runner may hold it on this very thread.
+        if self._runner is runner:
+            self._runner = None
+
+    def _runner_to_drain(self, *, here: bool) -> Runner | None:
+        """The living runner; or a new one if rows were left behind by one that is gone."""
+        with self._lifecycle:
+            if self._runner is not None and self._runner.alive:
+                return self._runner
+            self._runner = None
+            if self._buffer.snapshot().pending:
+                start = Runner.on_loop if here else Runner.in_thread
+                self._runner = start(self._writer, self._on_runner_end)
+            return self._runner
+
+    def _give_up(self) -> None:
+        lost = self._writer.abandon()
+        if lost:
+            self.reporter.report(
+                "auditlog.shutdown_lost",
+                f"{lost} rows could not be written within drain_timeout_s",
+                level=logging.ERROR,
+            )
+
+    def _after_fork(self) -> None:
+        """In the child: the parent keeps its rows, its loop and its connection."""
+        _inherited.append((self._buffer, self._writer, self._target, self._runner))
+        self._users = 0
+        self.reporter = Reporter()
+        self._make_chain()
+
+
+def _wait(runner: Runner, timeout_s: float) -> bool:
+    return bool(concurrent.futures.wait({runner.finished}, timeout_s).done)
+
+
+def _drain_all() -> None:
+    """The last resort, for applications that never closed their log."""
+    for log in list(_instances):
+        if log.stats().pending:
+            log.close()
+
+
+def _reset_all() -> None:
+    for log in list(_instances):
+        log._after_fork()
+
+
+# What a child got from its parent is kept, unused: closing it would end the parent's connection.
+_inherited: list[Any] = []
+_instances: "weakref.WeakSet[AuditLog]" = weakref.WeakSet()
+atexit.register(_drain_all)
+os.register_at_fork(after_in_child=_reset_all)

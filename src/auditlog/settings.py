@@ -1,0 +1,141 @@
+"""The settings: one definition feeds Python, the environment and the command line.
+
+`Settings(batch_rows=500)` in Python is `AUDITLOG_BATCH_ROWS=500` in the environment.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from ipaddress import ip_network
+from typing import Any, Literal, Self, TypeAlias, get_args, get_type_hints
+
+from auditlog.errors import SettingsError
+
+PREFIX = "AUDITLOG_"
+Overflow: TypeAlias = Literal["drop_low_priority", "drop_newest"]
+
+DEFAULT_HEADERS = (
+    "accept",
+    "content-length",
+    "content-type",
+    "host",
+    "origin",
+    "referer",
+    "traceparent",
+    "user-agent",
+    "x-request-id",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set; each field has its unit in its name or its comment.
+
+    Raises:
+        SettingsError: a value that cannot work, with the name and what would.
+    """
+
+    dsn: str | None = None
+    """libpq connection string or URL, or `embedded:PATH`."""
+    instance_id: str = "default"
+    """The tenant of a record that names none."""
+
+    on_overflow: Overflow = "drop_low_priority"
+    max_queued_rows: int = 10_000
+    max_queued_bytes: int = 64 * 1024 * 1024
+    max_row_bytes: int = 64 * 1024
+    batch_rows: int = 1_000
+    batch_bytes: int = 1024 * 1024
+    batch_age_s: float = 0.5
+    retry_min_s: float = 0.1
+    retry_max_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    statement_timeout_s: float = 30.0
+    drain_timeout_s: float = 10.0
+
+    policy_file: str | None = None
+    """A TOML file with the rules (docs/policy.md); the default policy without one."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks in CIDR form whose X-Forwarded-For and Forwarded headers are believed."""
+    capture_headers: tuple[str, ...] = DEFAULT_HEADERS
+    """Request headers that are stored; secret ones are redacted whatever stands here."""
+    redact_fields: tuple[str, ...] = ()
+    """Names of query parameters and JSON fields to redact, beside the built-in ones."""
+    redact_key: str | None = None
+    """HMAC key: redacted values become `hmac-sha256:<key-id>:<hex>`, searchable, not readable."""
+    redact_key_id: str = "1"
+    echo_request_id: bool = False
+    """Send `x-request-id` back with every response."""
+    max_body_bytes: int = 16 * 1024
+    """Of a body that the policy asks for, how much is kept."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, here rather than at the first request."""
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+        if not self.instance_id:
+            raise SettingsError("instance_id must not be empty: it leads every primary key")
+        if self.on_overflow not in get_args(Overflow):
+            raise SettingsError(f"on_overflow must be one of {', '.join(get_args(Overflow))}")
+        if self.max_row_bytes < 4096:
+            raise SettingsError("max_row_bytes must be at least 4096: a cut row needs that much")
+        if self.max_row_bytes > self.max_queued_bytes:
+            raise SettingsError("max_row_bytes must not exceed max_queued_bytes")
+        if self.retry_min_s > self.retry_max_s:
+            raise SettingsError("retry_min_s must not exceed retry_max_s")
+        for network in self.trusted_proxies:
+            _check_network(network)
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, **overrides: Any
+    ) -> Self:
+        """Read `AUDITLOG_*`; keyword arguments win. Lists are comma-separated.
+
+        Raises:
+            SettingsError: a variable that is not of its setting's type.
+        """
+        environ = os.environ if environ is None else environ
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            text = environ.get(PREFIX + field.name.upper())
+            if text is not None:
+                values[field.name] = _parse(field.name, hints[field.name], text)
+        return cls(**{**values, **overrides})
+
+
+_POSITIVE = tuple(
+    name
+    for name, hint in get_type_hints(Settings).items()
+    if hint in (int, float)
+)
+
+
+def _check_network(network: str) -> None:
+    try:
+        ip_network(network, strict=False)
+    except ValueError as error:
+        raise SettingsError(f"trusted_proxies: {error}; write 10.0.0.0/8 or an address") from None
+
+
+def _parse(name: str, hint: Any, text: str) -> Any:
+    variable = PREFIX + name.upper()
+    try:
+        if hint is bool:
+            return _BOOLEANS[text.strip().lower()]
+        if hint in (int, float):
+            return hint(text.replace("_", ""))
+    except (KeyError, ValueError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}[hint]
+        raise SettingsError(f"{variable} must be {kind}, not {text!r}") from None
+    if hint == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+_BOOLEANS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off", ""), False),
+}

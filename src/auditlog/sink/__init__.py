@@ -1,0 +1,1 @@
+"""LogRecord → committed rows: encode, buffer, copy, and the writer that drives them."""

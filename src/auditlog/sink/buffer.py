@@ -1,0 +1,203 @@
+"""Encoded tuples waiting to be shipped: bounded by rows and by bytes, safe from any thread.
+
+`put` takes a tuple and hands back what was lost for it; `take` hands out a batch, which counts as
+in flight until it is `settle`d. Rows and counters move under one lock, so every snapshot adds
+up. The buffer does no I/O and no waiting: it tells by a callback when a batch is worth taking.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import uuid_utils
+
+from auditlog.settings import Settings
+from auditlog.sink.stats import LossReason, Stats
+from auditlog.tables import TABLES
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that are written in one transaction, under one identity."""
+
+    rows: list[list[bytes]]
+    """Tuples by table, in the order of `TABLES`."""
+    batch_id: UUID = field(default_factory=lambda: UUID(bytes=uuid_utils.uuid7().bytes))
+
+    @property
+    def size(self) -> int:
+        """How many rows."""
+        return sum(map(len, self.rows))
+
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Split in two, each with a new identity: the old one was rolled back."""
+        first, second = Batch([]), Batch([])
+        left = self.size // 2
+        for rows in self.rows:
+            first.rows.append(rows[:left])
+            second.rows.append(rows[left:])
+            left -= len(first.rows[-1])
+        return first, second
+
+
+class Buffer:
+    """The queue. `put`, `drop` and `snapshot` may be called from any thread."""
+
+    def __init__(self, settings: Settings, on_due: Callable[[], None]) -> None:
+        """Make an empty buffer.
+
+        Args:
+            settings: The bounds, and the sizes that make a batch due.
+            on_due: Called, outside the lock, when the first row arrives after silence and when
+                a batch is full; must not block.
+        """
+        self._settings = settings
+        self._on_due = on_due
+        self._lock = threading.Lock()
+        # By table, and within each by priority: high first.
+        self._queues: list[tuple[deque[bytes], deque[bytes]]] = [(deque(), deque()) for _ in TABLES]
+        self._queued = 0
+        self._queued_bytes = 0
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._oldest_at: float | None = None
+        self._submitted = 0
+        self._written = 0
+        self._dropped: dict[str, int] = {}
+
+    def put(self, table: int, row: bytes, *, low_priority: bool) -> Sequence[bytes]:
+        """Queue a tuple; return the tuples lost by that, which may include this one."""
+        size = len(row)
+        with self._lock:
+            self._submitted += 1
+            lost: Sequence[bytes] = ()
+            if not self._has_room(size):
+                lost = self._make_room(row, low_priority=low_priority)
+                if lost and lost[-1] is row:
+                    return lost
+            self._queues[table][low_priority].append(row)
+            self._queued += 1
+            self._queued_bytes += size
+            if self._oldest_at is None:
+                self._oldest_at = time.monotonic()
+            elif not self._became_full(size):
+                return lost
+        self._on_due()
+        return lost
+
+    def drop(self, reason: LossReason) -> None:
+        """Count a record that never became a tuple."""
+        with self._lock:
+            self._submitted += 1
+            self._count_dropped(reason, 1)
+
+    def take(self) -> Batch | None:
+        """Hand out the next batch, denied and failed requests first; None when empty."""
+        limit_rows, limit_bytes = self._settings.batch_rows, self._settings.batch_bytes
+        with self._lock:
+            if not self._queued:
+                return None
+            batch = Batch([[] for _ in TABLES])
+            rows = size = 0
+            for priority in (0, 1):
+                for queues, taken in zip(self._queues, batch.rows, strict=True):
+                    queue = queues[priority]
+                    while queue and rows < limit_rows and size < limit_bytes:
+                        row = queue.popleft()
+                        taken.append(row)
+                        rows += 1
+                        size += len(row)
+            self._move_to_flight(rows, size)
+            return batch
+
+    def settle(self, batch: Batch, reason: LossReason | None = None) -> None:
+        """Count a batch as written, or with a reason as dropped."""
+        rows = batch.size
+        size = sum(len(row) for rows_of_table in batch.rows for row in rows_of_table)
+        with self._lock:
+            self._in_flight -= rows
+            self._in_flight_bytes -= size
+            if reason is None:
+                self._written += rows
+            else:
+                self._count_dropped(reason, rows)
+
+    def drop_queued(self, reason: LossReason) -> int:
+        """Give up everything that is queued; return how many rows that were."""
+        with self._lock:
+            rows = self._queued
+            for queues in self._queues:
+                for queue in queues:
+                    queue.clear()
+            self._queued = self._queued_bytes = 0
+            self._oldest_at = None
+            self._count_dropped(reason, rows)
+            return rows
+
+    def seconds_until_due(self) -> float | None:
+        """How long the next batch may still wait; 0 when it is full or old, None when empty."""
+        with self._lock:
+            if self._oldest_at is None:
+                return None
+            if self._is_full():
+                return 0.0
+            return max(0.0, self._oldest_at + self._settings.batch_age_s - time.monotonic())
+
+    def snapshot(self) -> Stats:
+        """Read all counters at one instant."""
+        with self._lock:
+            return Stats(
+                submitted=self._submitted,
+                written=self._written,
+                queued=self._queued,
+                in_flight=self._in_flight,
+                dropped_by_reason=dict(self._dropped),
+                queued_bytes=self._queued_bytes + self._in_flight_bytes,
+            )
+
+    def _has_room(self, size: int) -> bool:
+        settings = self._settings
+        return (
+            self._queued + self._in_flight < settings.max_queued_rows
+            and self._queued_bytes + self._in_flight_bytes + size <= settings.max_queued_bytes
+        )
+
+    def _make_room(self, row: bytes, *, low_priority: bool) -> list[bytes]:
+        """Evict the oldest unimportant rows for an important one, else refuse the row."""
+        lost: list[bytes] = []
+        if not low_priority and self._settings.on_overflow == "drop_low_priority":
+            for _, low in self._queues:
+                while low and not self._has_room(len(row)):
+                    evicted = low.popleft()
+                    self._queued -= 1
+                    self._queued_bytes -= len(evicted)
+                    lost.append(evicted)
+        if not self._has_room(len(row)):
+            lost.append(row)
+        self._count_dropped(LossReason.OVERFLOW, len(lost))
+        return lost
+
+    def _move_to_flight(self, rows: int, size: int) -> None:
+        self._queued -= rows
+        self._queued_bytes -= size
+        self._in_flight += rows
+        self._in_flight_bytes += size
+        # What stays is younger than what went: its clock starts now.
+        self._oldest_at = time.monotonic() if self._queued else None
+
+    def _is_full(self) -> bool:
+        settings = self._settings
+        return self._queued >= settings.batch_rows or self._queued_bytes >= settings.batch_bytes
+
+    def _became_full(self, size: int) -> bool:
+        settings = self._settings
+        return self._queued == settings.batch_rows or (
+            self._queued_bytes >= settings.batch_bytes > self._queued_bytes - size
+        )
+
+    def _count_dropped(self, reason: LossReason, rows: int) -> None:
+        if rows:
+            self._dropped[reason] = self._dropped.get(reason, 0) + rows

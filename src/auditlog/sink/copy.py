@@ -1,0 +1,166 @@
+"""A batch → one committed transaction: its ledger row, and a binary COPY per table.
+
+The ledger row makes a retry safe. When the answer to COMMIT was lost, the same `batch_id` is
+inserted again: if the first attempt is still running, PostgreSQL waits for it; if it was
+committed, the conflict says so and nothing is written twice. Works through a pooler in
+transaction mode: no session state, no prepared statement that outlives the transaction.
+
+One connection, opened when needed and thrown away after any error. No pool: one writer needs one
+connection, and a pool answers a failed login with a mere timeout, so that nobody could tell a
+wrong password from a database that is down (psycopg_pool 3.3, seen 2026-11-24).
+"""
+
+import asyncio
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+
+from auditlog.settings import Settings
+from auditlog.sink.buffer import Batch
+from auditlog.sink.storable import PG_EPOCH_US
+from auditlog.tables import TABLES, Table
+
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TRAILER = struct.pack(">h", -1)
+_LENGTH = struct.Struct(">i")
+_TIMESTAMP = struct.Struct(">q")
+_LOG_DATE = {table.name: table.column_names.index("log_date") for table in TABLES}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_LEDGER = """
+    INSERT INTO logstore.batches (batch_id, writer, logs, execution_logs, quota_logs, bytes,
+                                  first_log_date, last_log_date, sha256)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (batch_id) DO NOTHING
+"""
+
+
+class CopyTarget:
+    """Writes batches to PostgreSQL over one connection of its own, one batch at a time."""
+
+    def __init__(self, settings: Settings, resolve_dsn: Callable[[], Awaitable[str]]) -> None:
+        """Keep what is needed to connect; nothing is opened yet.
+
+        Args:
+            settings: Time limits.
+            resolve_dsn: Gives the libpq connection string; called before each connecting.
+        """
+        self._settings = settings
+        self._resolve_dsn = resolve_dsn
+        self._connection: AsyncConnection[Any] | None = None
+        self._writer = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def write(self, batch: Batch) -> None:
+        """Commit a batch, unless it is already committed.
+
+        Raises:
+            psycopg.Error: nothing of the batch is stored, or the outcome is unknown; either way
+                the same batch may be written again.
+            OSError, TimeoutError: likewise.
+        """
+        payloads = [(table, _payload(rows)) for table, rows in zip(TABLES, batch.rows, strict=True) if rows]
+        try:
+            connection = await self._connect()
+            with _hang_up_after(connection, self._settings.statement_timeout_s):
+                async with connection.transaction(), connection.cursor() as cursor:
+                    await cursor.execute(_LEDGER, self._ledger_row(batch, payloads))
+                    if cursor.rowcount == 0:
+                        return
+                    for table, payload in payloads:
+                        async with cursor.copy(table.copy_statement) as copy:  # type: ignore[arg-type]  # built of constants in tables.py
+                            await copy.write(payload)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection; safe at any time, and it may be opened again by `write`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        if self._connection is None or self._connection.closed:
+            dsn = make_conninfo(
+                await self._resolve_dsn(),
+                client_encoding="utf8",  # what the tuples are encoded in
+                application_name="auditlog",
+                connect_timeout=max(2, round(self._settings.connect_timeout_s)),
+            )
+            # No prepared statements: a pooler may give the next transaction another server.
+            self._connection = await AsyncConnection.connect(
+                dsn, autocommit=True, prepare_threshold=None
+            )
+        return self._connection
+
+    def _ledger_row(self, batch: Batch, payloads: list[tuple[Table, bytes]]) -> tuple[Any, ...]:
+        digest = hashlib.sha256()
+        for _, payload in payloads:
+            digest.update(payload)
+        first, last = _date_range(batch)
+        return (
+            batch.batch_id,
+            self._writer,
+            *map(len, batch.rows),
+            sum(len(payload) for _, payload in payloads),
+            first,
+            last,
+            digest.digest(),
+        )
+
+
+def _payload(rows: list[bytes]) -> bytes:
+    return b"".join((_SIGNATURE, *rows, _TRAILER))
+
+
+def _date_range(batch: Batch) -> tuple[datetime | None, datetime | None]:
+    dates = [
+        _log_date_us(row, _LOG_DATE[table.name])
+        for table, rows in zip(TABLES, batch.rows, strict=True)
+        for row in rows
+    ]
+    if not dates:
+        return None, None
+    return _instant(min(dates)), _instant(max(dates))
+
+
+def _log_date_us(row: bytes, column: int) -> int:
+    """Read `log_date` back from a tuple, in microseconds since PostgreSQL's epoch."""
+    position = 2
+    for _ in range(column):
+        position += 4 + _LENGTH.unpack_from(row, position)[0]
+    return int(_TIMESTAMP.unpack_from(row, position + 4)[0])
+
+
+def _instant(pg_us: int) -> datetime | None:
+    try:
+        return _EPOCH + timedelta(microseconds=pg_us + PG_EPOCH_US)
+    except OverflowError:  # PostgreSQL knows years that Python does not
+        return None
+
+
+@contextmanager
+def _hang_up_after(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Shut the socket down when time is up, so that libpq sees an end and not silence.
+
+    Cancelling the task instead would make psycopg ask a server that no longer answers to stop.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: AsyncConnection[Any]) -> None:
+    if not connection.closed:
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,192 @@
+"""A record → the bytes of one binary COPY tuple, made once, at submit.
+
+The quick half takes an ordinary `LogRecord` and gives up at the first surprise; the careful half
+(`careful.py`) takes every record of every table, makes it storable and says what it changed.
+`encode` raises only for what is no record, and nobody can change a record after it: the bytes
+are what the buffer bounds and COPY ships.
+
+Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
+"""
+
+import struct
+import time
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+import orjson
+import uuid_utils
+
+from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord, Record
+from auditlog.settings import Settings
+from auditlog.sink.careful import careful_tuple
+from auditlog.sink.storable import PG_EPOCH_US
+from auditlog.tables import EXECUTION_LOGS, LOGS, QUOTA_LOGS, TABLES
+
+MAX_CACHED_TENANTS = 1024
+
+_TABLE_OF = {LogRecord: LOGS, ExecutionLogRecord: EXECUTION_LOGS, QuotaLogRecord: QUOTA_LOGS}
+_INDEX_OF = {kind: TABLES.index(table) for kind, table in _TABLE_OF.items()}
+
+_NULL = b"\xff\xff\xff\xff"
+_FOUR_NULLS = _NULL * 4
+_JSONB_VERSION = b"\x01"
+_UUID_CHARS = 36
+_LONG_TEXT = 8192
+_SHORT_TEXT = 255
+_METHOD_TEXT = 64
+_BACKSLASH = ord("\\")
+_pack_length = struct.Struct(">i").pack
+_pack_integer = struct.Struct(">ii").pack
+_pack_bigint = struct.Struct(">iq").pack
+_pack_identity = struct.Struct(f">i{_UUID_CHARS}siqiq").pack
+# Ready-made fields: a lookup takes 13 ns, a struct call 43 (2026-11-24, CPython 3.11).
+_STATUSES = {status: _pack_integer(4, status) for status in range(600)} | {None: _NULL}
+_PROTOCOLS = {number: struct.pack(">ih", 2, number) for number in range(4)}
+_LEVELS = {number: struct.pack(">ih", 2, number) for number in range(1, 5)}
+_MILLISECONDS = {ms: _pack_integer(4, ms) for ms in range(1024)} | {None: _NULL}
+
+
+class Encoder:
+    """Encodes records under the bounds of one `Settings`; safe to call from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._instance_id = settings.instance_id
+        self._max_bytes = settings.max_row_bytes
+        self._heads: dict[str | None, bytes] = {}
+
+    def encode(self, record: Record) -> tuple[int, bytes]:
+        """Return the index into `TABLES` and the tuple; fill identity and clocks if absent.
+
+        Raises:
+            TypeError: not a record at all, which is a mistake of the caller's code.
+        """
+        kind = type(record)
+        if kind is LogRecord:
+            try:
+                row = self._quick(record)  # type: ignore[arg-type]  # `kind` has checked
+                if len(row) <= self._max_bytes:
+                    return 0, row
+            except Exception:  # noqa: BLE001, S110  # whatever it was, the careful half copes
+                pass
+        table = _TABLE_OF.get(kind)
+        if table is None:
+            names = ", ".join(known.__name__ for known in _TABLE_OF)
+            raise TypeError(f"a record is one of {names}, not {kind.__name__}")
+        return _INDEX_OF[kind], careful_tuple(
+            record, table, instance_id=self._instance_id, max_bytes=self._max_bytes
+        )
+
+    def _quick(self, record: LogRecord) -> bytes:
+        """Encode the ordinary case; raise, no matter what, on anything else."""
+        recorded_us: Any = record.log_date
+        if recorded_us is None:
+            recorded_us = time.time_ns() // 1000
+        occurred_us: Any = record.occurrence_date
+        if occurred_us is None:
+            occurred_us = recorded_us
+        head = self._heads.get(record.instance_id) or self._head(record.instance_id)
+        headers = record.request_headers
+        metadata = record.metadata
+        return b"".join(
+            (
+                head,
+                # A record id of any other length, or a datetime, is for the careful half.
+                _pack_identity(
+                    _UUID_CHARS,
+                    _uuid_text(record.log_id or str(uuid_utils.uuid7())),
+                    8,
+                    recorded_us - PG_EPOCH_US,
+                    8,
+                    occurred_us - PG_EPOCH_US,
+                ),
+                _FOUR_NULLS if _tells_no_event(record) else _event(record),
+                _NULL if record.user_id is None else _text(record.user_id, _SHORT_TEXT),
+                _NULL if record.resource_owner is None else _text(record.resource_owner, _SHORT_TEXT),
+                _PROTOCOLS[record.protocol],
+                _NULL if record.request_url is None else _text(record.request_url, _LONG_TEXT),
+                _NULL if record.request_method is None else _text(record.request_method, _METHOD_TEXT),
+                _NULL if headers is None else _json(headers),
+                _STATUSES[record.response_status],
+                _MILLISECONDS.get(record.response_time_ms) or _milliseconds(record),
+                _LEVELS[record.log_level],
+                _NULL if record.message is None else _text(record.message, _LONG_TEXT),
+                _NULL if metadata is None else _finite_json(metadata),
+            )
+        )
+
+    def _head(self, instance_id: str | None) -> bytes:
+        """The number of fields and the tenant, which most tuples share."""
+        head = struct.pack(">h", len(LOGS.columns))
+        head += _text(instance_id or self._instance_id, _SHORT_TEXT)
+        if len(self._heads) < MAX_CACHED_TENANTS:
+            self._heads[instance_id] = head
+        return head
+
+
+def _uuid_text(log_id: str) -> bytes:
+    if len(log_id) != _UUID_CHARS or "\0" in log_id:
+        raise ValueError
+    # Not UTF-8: a non-ASCII character would change the length.
+    return log_id.encode("ascii")
+
+
+def _tells_no_event(record: LogRecord) -> bool:
+    return (
+        record.event_type is None
+        and record.aggregate_type is None
+        and record.aggregate_id is None
+        and record.event_sequence is None
+    )
+
+
+def _event(record: LogRecord) -> bytes:
+    sequence = record.event_sequence
+    return b"".join(
+        (
+            _NULL if record.aggregate_type is None else _text(record.aggregate_type, _SHORT_TEXT),
+            _NULL if record.aggregate_id is None else _text(record.aggregate_id, _SHORT_TEXT),
+            _NULL if sequence is None else _pack_bigint(8, sequence),
+            _NULL if record.event_type is None else _text(record.event_type, _SHORT_TEXT),
+        )
+    )
+
+
+def _text(text: str, max_bytes: int) -> bytes:
+    data = text.encode()
+    if len(data) > max_bytes or "\0" in text:
+        raise ValueError
+    return _pack_length(len(data)) + data
+
+
+def _milliseconds(record: LogRecord) -> bytes:
+    elapsed = record.response_time_ms
+    if elapsed is None or elapsed < 0:
+        raise ValueError
+    return _pack_integer(4, elapsed)
+
+
+def _json(value: Any) -> bytes:
+    data = orjson.dumps(value)
+    # jsonb refuses \u0000 wherever it stands. The search for one byte is a memchr.
+    if _BACKSLASH in data and b"\\u0000" in data:
+        raise ValueError
+    return _pack_length(len(data) + 1) + _JSONB_VERSION + data
+
+
+def _finite_json(metadata: Any) -> bytes:
+    field = _json(metadata)
+    # orjson writes NaN and the infinities as null: the careful half keeps and marks them.
+    if b"null" in field and not _is_finite(metadata):
+        raise ValueError
+    return field
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return value is None or isinstance(value, str | int | datetime)

@@ -1,0 +1,62 @@
+"""What the sink knows about itself: a snapshot of its counters, and a verdict on its health.
+
+The invariant, true in every snapshot: `submitted = written + pending + spooled + dropped +
+dead_lettered`. The counters behind it are kept by the buffer, under the lock that moves the rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class LossReason(StrEnum):
+    """Why a record was given up. Each is counted, and none happens without a log line."""
+
+    CAPTURE = "capture"
+    OVERFLOW = "overflow"
+    UNENCODABLE = "unencodable"
+    REJECTED = "rejected"
+    SHUTDOWN = "shutdown"
+
+
+class HealthStatus(StrEnum):
+    """`ok`: rows flow. `degraded`: retrying, nothing lost yet. `failed`: somebody must act."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A verdict with its reason and what mends it; both empty when all is well."""
+
+    status: HealthStatus = HealthStatus.OK
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """One consistent reading. Counters only grow; rows and bytes are encoded ones."""
+
+    submitted: int = 0
+    written: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    spooled: int = 0
+    dead_lettered: int = 0
+    dropped_by_reason: Mapping[str, int] = field(default_factory=dict)
+    queued_bytes: int = 0
+    batches: int = 0
+    retries: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Rows accepted and not yet committed: in the queue, or in a batch under way."""
+        return self.queued + self.in_flight
+
+    @property
+    def dropped(self) -> int:
+        """Rows lost, for whatever reason."""
+        return sum(self.dropped_by_reason.values())

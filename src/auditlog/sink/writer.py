@@ -1,0 +1,178 @@
+"""The loop that empties the buffer into the database: one task, one batch under way.
+
+Batches leave when they are full or old, are retried with full jitter until they are committed,
+and are split when one of their rows is refused, so that it goes alone. A batch under way belongs
+to the writer until it is settled: when its task is cancelled, the next `run` begins with it, under
+the same identity.
+"""
+
+import asyncio
+import logging
+import random
+from typing import Protocol
+
+from auditlog.reporting import Reporter, describe
+from auditlog.settings import Settings
+from auditlog.sink.buffer import Batch, Buffer
+from auditlog.sink.faults import Fault, classify, remedy
+from auditlog.sink.stats import Health, HealthStatus, LossReason
+
+
+class Target(Protocol):
+    """Where batches go."""
+
+    async def write(self, batch: Batch) -> None:
+        """Commit the batch exactly once, or raise; may be called again with the same batch."""
+
+    async def close(self) -> None:
+        """Let go of what `write` opened; may be called at any time, and more than once."""
+
+
+class Writer:
+    """Ships what the buffer holds. All methods but `wake` belong to the writer's event loop."""
+
+    def __init__(
+        self, settings: Settings, buffer: Buffer, target: Target, reporter: Reporter
+    ) -> None:
+        self.health = Health()
+        self.batches = 0
+        self.retries = 0
+        self._settings = settings
+        self._buffer = buffer
+        self._target = target
+        self._reporter = reporter
+        self._under_way: list[Batch] = []
+        self._flushes: list[asyncio.Future[None]] = []
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._due = asyncio.Event()
+
+    async def run(self) -> None:
+        """Ship batches until `stop`; then ship what is left, and return."""
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        # Made here: an Event belongs to the loop it first waits on, and a writer may change loops.
+        self._due = asyncio.Event()
+        try:
+            while self._under_way or await self._wait_until_due():
+                await self._ship_next()
+        finally:
+            self._loop = None
+            self._release_flushes(self._flushes)
+            await self._target.close()
+
+    def stop(self) -> None:
+        """Make `run` end as soon as everything is shipped."""
+        self._stopping = True
+        self._due.set()
+
+    def abandon(self) -> int:
+        """Count everything that is still here as lost; return how many rows that were."""
+        rows = self._buffer.drop_queued(LossReason.SHUTDOWN)
+        for batch in self._under_way:
+            rows += batch.size
+            self._buffer.settle(batch, LossReason.SHUTDOWN)
+        self._under_way.clear()
+        return rows
+
+    async def flush(self) -> None:
+        """Return when every row that was queued at the call is settled, or the writer stopped."""
+        if not self._under_way and self._buffer.seconds_until_due() is None:
+            return
+        settled = asyncio.get_running_loop().create_future()
+        self._flushes.append(settled)
+        self._due.set()
+        await settled
+
+    def wake(self) -> bool:
+        """Say, from any thread, that a batch may be due; False when no loop is there to hear it."""
+        loop = self._loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(self._due.set)
+        except RuntimeError:  # the loop was closed under us
+            return False
+        return True
+
+    async def _wait_until_due(self) -> bool:
+        """Wait for a batch that is full, old or asked for; False when stopping and empty."""
+        while True:
+            self._due.clear()
+            seconds = self._buffer.seconds_until_due()
+            if seconds is None:
+                self._release_flushes(self._flushes)
+                if self._stopping:
+                    return False
+            elif seconds == 0.0 or self._flushes or self._stopping:
+                return True
+            try:
+                await asyncio.wait_for(self._due.wait(), seconds)
+            except TimeoutError:
+                return True
+
+    async def _ship_next(self) -> None:
+        if not self._under_way:
+            batch = self._buffer.take()
+            if batch is None:
+                return
+            self._under_way.append(batch)
+        # Whoever asked before the batch that emptied the queue waits for that batch only.
+        waiting = list(self._flushes) if self._buffer.seconds_until_due() is None else []
+        while self._under_way:
+            await self._ship(self._under_way[-1])
+        self._release_flushes(waiting)
+
+    async def _ship(self, batch: Batch) -> None:
+        """Write one batch, whatever it takes; it leaves `_under_way` when that is decided."""
+        attempt = 0
+        while True:
+            try:
+                await self._target.write(batch)
+            except Exception as error:  # noqa: BLE001  # the writer survives whatever it meets
+                fault = classify(error)
+                if fault is Fault.DATA:
+                    self._isolate(batch, error)
+                    return
+                attempt += 1
+                await self._back_off(fault, error, attempt)
+            else:
+                self._under_way.remove(batch)
+                self._buffer.settle(batch)
+                self.batches += 1
+                self.health = Health()
+                return
+
+    def _isolate(self, batch: Batch, error: Exception) -> None:
+        """Split a refused batch; a row that is refused alone is given up, and counted."""
+        self._under_way.remove(batch)
+        if batch.size > 1:
+            self._under_way.extend(reversed(batch.halves()))
+            return
+        self._buffer.settle(batch, LossReason.REJECTED)
+        self._reporter.report(
+            "auditlog.row_rejected",
+            f"the database refused a row: {describe(error)}",
+            level=logging.ERROR,
+        )
+
+    async def _back_off(self, fault: Fault, error: Exception, attempt: int) -> None:
+        self.retries += 1
+        failed = fault is Fault.CONFIGURATION
+        status = HealthStatus.FAILED if failed else HealthStatus.DEGRADED
+        self.health = Health(status, describe(error), remedy(error))
+        self._reporter.report(
+            "auditlog.write_failed",
+            f"{describe(error)}; rows wait in memory, the batch is retried: {remedy(error)}",
+            level=logging.ERROR if failed else logging.WARNING,
+        )
+        # Full jitter: a restarted database is not met by all its writers at once.
+        ceiling = min(self._settings.retry_max_s, self._settings.retry_min_s * 2 ** min(attempt, 30))
+        await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311  # spreading, not secrecy
+
+    def _release_flushes(self, waiting: list[asyncio.Future[None]]) -> None:
+        for settled in list(waiting):
+            if settled in self._flushes:
+                self._flushes.remove(settled)
+            if not settled.done():
+                settled.set_result(None)
