@@ -56,6 +56,8 @@ class AuditLog:
         self.reporter = Reporter()
         self._encoder = Encoder(settings)
         self._users = 0
+        self._lifecycle = threading.Lock()
+        self._runner: Runner | None = None
         self._make_chain()
         _instances.add(self)
 
@@ -178,8 +180,6 @@ class AuditLog:
         return f"<AuditLog encode > buffer[{self.settings.max_queued_rows}] > copy>"
 
     def _make_chain(self) -> None:
-        self._lifecycle = threading.Lock()
-        self._runner: Runner | None = None
         self._buffer = Buffer(self.settings, self._on_due)
         self._target = CopyTarget(self.settings, self._resolve_dsn)
         self._writer = Writer(self.settings, self._buffer, self._target, self.reporter)
@@ -238,6 +238,8 @@ class AuditLog:
         """In the child: the parent keeps its rows, its loop and its connection."""
         _inherited.append((self._buffer, self._writer, self._target, self._runner))
         self._users = 0
+        self._lifecycle = threading.Lock()
+        self._runner = None
         self.reporter = Reporter()
         self._make_chain()
 

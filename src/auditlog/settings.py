@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args, get_type_hints
 from auditlog.errors import SettingsError
 
 PREFIX = "AUDITLOG_"
+MIN_ROW_BYTES = 8192
 Overflow: TypeAlias = Literal["drop_low_priority", "drop_newest"]
 
 DEFAULT_HEADERS = (
@@ -78,8 +79,10 @@ class Settings:
             raise SettingsError("instance_id must not be empty: it leads every primary key")
         if self.on_overflow not in get_args(Overflow):
             raise SettingsError(f"on_overflow must be one of {', '.join(get_args(Overflow))}")
-        if self.max_row_bytes < 4096:
-            raise SettingsError("max_row_bytes must be at least 4096: a cut row needs that much")
+        if self.max_row_bytes < MIN_ROW_BYTES:
+            raise SettingsError(
+                f"max_row_bytes must be at least {MIN_ROW_BYTES}: a row of cut fields needs it"
+            )
         if self.max_row_bytes > self.max_queued_bytes:
             raise SettingsError("max_row_bytes must not exceed max_queued_bytes")
         if self.retry_min_s > self.retry_max_s:
@@ -88,9 +91,7 @@ class Settings:
             _check_network(network)
 
     @classmethod
-    def from_environment(
-        cls, environ: Mapping[str, str] | None = None, **overrides: Any
-    ) -> Self:
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """Read `AUDITLOG_*`; keyword arguments win. Lists are comma-separated.
 
         Raises:
@@ -106,11 +107,7 @@ class Settings:
         return cls(**{**values, **overrides})
 
 
-_POSITIVE = tuple(
-    name
-    for name, hint in get_type_hints(Settings).items()
-    if hint in (int, float)
-)
+_POSITIVE = tuple(name for name, hint in get_type_hints(Settings).items() if hint in (int, float))
 
 
 def _check_network(network: str) -> None:

@@ -19,7 +19,9 @@ from auditlog.capture.websocket import WebSocketExchange
 
 # The scope key that keeps a middleware that is installed twice from recording twice.
 _SEEN = "auditlog"
-_EXCHANGES: dict[str, Callable[[Capture, Scope, Receive, Send], HttpExchange | WebSocketExchange]] = {
+_EXCHANGES: dict[
+    str, Callable[[Capture, Scope, Receive, Send], HttpExchange | WebSocketExchange]
+] = {
     "http": HttpExchange,
     "websocket": WebSocketExchange,
 }

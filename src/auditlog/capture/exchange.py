@@ -186,7 +186,7 @@ class Exchange(Annotations):
             metadata["error.type"] = self.error_type
         self.describe(metadata, decision)
         if self.metadata:
-            metadata.update(capture.redactor.json(self.metadata))  # type: ignore[call-overload]  # a dict for a dict
+            metadata.update(capture.redactor.json(self.metadata))
         level = self._log_level() if self.level is None else self.level
         low_priority = decision.low_priority
         capture.recorder.submit(
@@ -195,7 +195,9 @@ class Exchange(Annotations):
                 self.protocol,
                 self.target(),
                 method,
-                None if decision.level is Level.METADATA else capture.redactor.headers(self.raw_headers()),
+                None
+                if decision.level is Level.METADATA
+                else capture.redactor.headers(self.raw_headers()),
                 self.status,
                 (self.ended_ns - self.started_ns) // 1_000_000,
                 self.user_id,

@@ -20,7 +20,6 @@ from auditlog.capture.exchange import (
     DENIED,
     DERIVED,
     INCOMPLETE,
-    NONE,
     OK,
     SERVER_ERROR,
     UNKNOWN,
@@ -67,8 +66,9 @@ class AsgiExchange(Exchange):
     def target(self) -> str:
         """Path and query as they were sent, secrets redacted."""
         scope = self.scope
-        raw: bytes = scope.get("raw_path") or quote(scope["path"], errors="surrogateescape").encode()
-        return self.capture.redactor.target(raw, scope.get("query_string") or b"")
+        path = scope.get("raw_path") or quote(scope["path"], errors="replace").encode()
+        target: str = self.capture.redactor.target(path, scope.get("query_string") or b"")
+        return target
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as the server gave them."""
@@ -126,7 +126,9 @@ class HttpExchange(AsgiExchange):
         self._request_body: BodyTee | None = None
         self._response_body: BodyTee | None = None
         self._response_headers: list[tuple[bytes, bytes]] = []
-        self._body_rule: Rule | None = capture.policy.wants_body(HTTP, scope["method"], scope["path"])
+        self._body_rule: Rule | None = capture.policy.wants_body(
+            HTTP, scope["method"], scope["path"]
+        )
         if self._body_rule is not None:
             self._request_body = BodyTee(capture.max_body_bytes)
             self._response_body = BodyTee(capture.max_body_bytes)

@@ -7,7 +7,9 @@ waits for the drain under them too. Everything else passes untouched, message by
 from auditlog.capture.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from auditlog.capture.recorder import Recorder
 
-_ENDS = frozenset({"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+_ENDS = frozenset(
+    {"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"}
+)
 
 
 class Lifespan:

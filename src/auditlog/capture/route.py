@@ -51,6 +51,6 @@ def _with_parameters(prefix: str, template: str, parameters: object) -> str:
         return prefix
     segments = prefix.split("/")
     for name, value in parameters.items():
-        if "{%s}" % name not in template and str(value) in segments:
-            segments[segments.index(str(value))] = "{%s}" % name
+        if f"{{{name}}}" not in template and str(value) in segments:
+            segments[segments.index(str(value))] = f"{{{name}}}"
     return "/".join(segments)

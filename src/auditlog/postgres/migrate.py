@@ -1,136 +1,172 @@
 """The runner: the files of migrations/ → the schema of a database, each in one transaction.
 
-Blocking, for the command line and for threads. Two at once are safe: an advisory lock, which ends
-with its transaction even when the process is killed, lets one wait for the other. A changed file
-or a database newer than the package is an error, and nothing has happened then.
+Blocking, for the command line and for threads. Two at once are safe: one waits for the other's
+advisory lock, which ends with its transaction even when the process is killed. A changed file and
+a database newer than the package are errors, found before anything is run.
 
-yoyo-migrations 9.0.0 would not do: its hash covers a migration's name, not what is in it, so a
-changed file goes unnoticed, and its lock is a row that a killed process leaves behind.
+yoyo-migrations 9.0.0 would not do: its hash covers a migration's name, so a changed file goes
+unnoticed, and its lock is a row that a killed process leaves behind.
 """
 
-import hashlib
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import Any, LiteralString, Literal, TypeAlias, cast
+from typing import Any, Literal
 
 import psycopg
-from psycopg import errors
 from psycopg.rows import tuple_row
 
-import auditlog
 from auditlog.errors import MigrationError
+from auditlog.postgres.causes import Connection, connect, explain, wrong_encoding, wrong_version
 
-# Another runner may have a long file; its connection ends with its process, and so does the lock.
 OTHER_RUNNER_TIMEOUT_S = 300
-
-Connection: TypeAlias = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: `NNNN_name.sql`."""
+    """One file, `NNNN_name.sql`, and what the database knows of it."""
 
     version: int
     name: str
-    sql: str
-
-    @property
-    def file_name(self) -> str:
-        """The name of the file within its folder."""
-        return f"{self.version:04}_{self.name}.sql"
-
-    @property
-    def sha256(self) -> bytes:
-        """The digest that the history keeps of the file."""
-        return hashlib.sha256(self.sql.encode()).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """One migration as the package and the database see it."""
-
-    version: int
-    name: str
-    state: Literal["applied", "pending", "changed", "unknown"]
-    """`changed`: applied, but the file is another now; `unknown`: applied by a newer package."""
+    sql: str = ""
+    state: Literal["pending", "applied", "changed", "unknown"] = "pending"
+    """`changed`: applied, but the file is another now. `unknown`: a newer package applied it."""
     applied_at: datetime | None = None
     applied_by: str | None = None
     package_version: str | None = None
-    migration: Migration | None = None
+    """None: psql applied it, and the next `migrate` will sign the row."""
+
+    @property
+    def file_name(self) -> str:
+        """The name within migrations/."""
+        return f"{self.version:04}_{self.name}.sql"
+
+    @property
+    def digest(self) -> bytes:
+        """What the history keeps of the file."""
+        return sha256(self.sql.encode()).digest()
+
+
+def available(folder: Path | None = None) -> list[Migration]:
+    """Return the files of the wheel or of the checkout, or those in `folder`, in order."""
+    package = Path(__file__).parents[1]
+    for place in (
+        [folder] if folder else [package / "migrations", package.parents[1] / "migrations"]
+    ):
+        if paths := sorted(place.glob("[0-9][0-9][0-9][0-9]_*.sql")):
+            return [Migration(int(p.stem[:4]), p.stem[5:], p.read_text("utf-8")) for p in paths]
+    raise MigrationError("the package has lost its migrations: install auditlog-postgres again")
 
 
 def package_version() -> str:
-    """Return the version of the installed distribution."""
-    try:
-        return metadata.version("auditlog-postgres")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def available(folder: Path | None = None) -> tuple[Migration, ...]:
-    """Return the files of the wheel, of the checkout, or of `folder`, in order."""
-    package = Path(auditlog.__file__).parent
-    folders = (folder,) if folder else (package / "migrations", package.parents[1] / "migrations")
-    for candidate in folders:
-        named = ((re.fullmatch(r"(\d{4})_(\w+)\.sql", path.name), path) for path in candidate.glob("*"))
-        found = [
-            Migration(int(match[1]), match[2], path.read_text(encoding="utf-8"))
-            for match, path in named
-            if match
-        ]
-        if found:
-            return tuple(sorted(found, key=lambda migration: migration.version))
-    raise MigrationError("the package holds no migrations/: install auditlog-postgres again")
+    """Return the version of the installed distribution, which the history keeps too."""
+    return metadata.version("auditlog-postgres")
 
 
 def schema_version(conn: Connection) -> int:
-    """Return the number of the newest migration applied, 0 for none."""
-    return max((entry.version for entry in status(conn) if entry.state != "pending"), default=0)
+    """Return the number of the newest migration that was applied, 0 for none."""
+    return max((row[0] for row in _history(conn)), default=0)
 
 
-def status(conn: Connection, files: Iterable[Migration] | None = None) -> list[Status]:
-    """Return every migration known to the package or to the database, in order."""
-    known = {migration.version: migration for migration in files or available()}
-    history = {row[0]: row for row in _history(conn)}
-    entries = []
-    for version in sorted(known.keys() | history.keys()):
-        migration, row = known.get(version), history.get(version)
-        if row is None:
-            entries.append(Status(version, known[version].name, "pending", migration=migration))
-            continue
-        _, name, digest, *when_and_who = row
-        if migration is None:
-            entries.append(Status(version, name, "unknown", *when_and_who))
-        else:
-            same = digest is None or bytes(digest) == migration.sha256
-            state: Literal["applied", "changed"] = "applied" if same else "changed"
-            entries.append(Status(version, name, state, *when_and_who, migration))
-    return entries
+def status(conn: Connection, files: Iterable[Migration] | None = None) -> list[Migration]:
+    """Return every migration that the package or the database knows, in order."""
+    merged = {file.version: file for file in files or available()}
+    for version, name, digest, *circumstances in _history(conn):
+        file = merged.get(version)
+        state: Literal["applied", "changed", "unknown"] = "unknown"
+        if file is not None:
+            state = "applied" if digest in (None, file.digest) else "changed"
+        merged[version] = Migration(version, name, file.sql if file else "", state, *circumstances)
+    return [merged[version] for version in sorted(merged)]
 
 
-def plan(entries: Iterable[Status]) -> list[Migration]:
-    """Return what is to be applied, in order.
+def plan(migrations: Iterable[Migration]) -> list[Migration]:
+    """Return what has yet to be applied, in order.
 
     Raises:
         MigrationError: an applied file was changed, or the database is newer than the package.
     """
-    entries = list(entries)
-    for entry in entries:
-        if entry.state == "changed":
+    migrations = list(migrations)
+    for migration in migrations:
+        if migration.state == "changed":
             raise MigrationError(
-                f"migrations/{entry.version:04}_{entry.name}.sql was changed after it had been applied"
-                f" ({entry.applied_at:%Y-%m-%d}, package {entry.package_version}): restore the file as"
-                " released and put the change into a new one"
+                f"{migration.file_name} was changed after package {migration.package_version} had"
+                " applied it: restore the file as released, put the change into a new one"
             )
-        if entry.state == "unknown":
+        if migration.state == "unknown":
             raise MigrationError(
-                f"the database has migration {entry.version} ({entry.name}) of package"
-                f" {entry.package_version}, this is {package_version()}:"
+                f"the database has {migration.file_name}, package {package_version()} has not:"
                 " pip install --upgrade auditlog-postgres"
             )
-    return [entry.migration for entry in entries if entry.state == "pending" and entry.migration]
+    return [migration for migration in migrations if migration.state == "pending"]
+
+
+def migrate(
+    dsn: str, *, dry_run: bool = False, lock_timeout_s: float = 5.0, folder: Path | None = None
+) -> list[Migration]:
+    """Apply what is missing and return it; with `dry_run` only return it. Blocks.
+
+    Raises:
+        MigrationError: with the remedy. The files before the failing one stay applied.
+    """
+    files = available(folder)
+    applied: list[Migration] = []
+    try:
+        with connect(dsn) as conn:
+            encoding = conn.info.parameter_status("server_encoding")
+            if cause := wrong_version(conn.info.server_version) or wrong_encoding(encoding):
+                raise MigrationError(str(cause))
+            if dry_run:
+                return plan(status(conn, files))
+            while (migration := _apply_next(conn, files, lock_timeout_s)) is not None:
+                applied.append(migration)
+    except psycopg.Error as error:
+        raise MigrationError(str(explain(error))) from error
+    return applied
+
+
+def _apply_next(
+    conn: Connection, files: list[Migration], lock_timeout_s: float
+) -> Migration | None:
+    set_lock_timeout = "SELECT set_config('lock_timeout', %s, true)"
+    with conn.transaction():
+        conn.execute("SET LOCAL statement_timeout = 0")
+        conn.execute(set_lock_timeout, (f"{OTHER_RUNNER_TIMEOUT_S}s",))
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('auditlog migrate', 0))")
+        known = status(conn, files)
+        pending = plan(known)[:1]
+        conn.execute(set_lock_timeout, (f"{lock_timeout_s * 1000:.0f}ms",))
+        for migration in pending:
+            _run(conn, migration)
+        unsigned = [m for m in known if m.state == "applied" and m.package_version is None]
+        for migration in unsigned + pending:
+            conn.execute(
+                "UPDATE logstore.migrations SET sha256 = %s, package_version = %s"
+                " WHERE version = %s",
+                (migration.digest, package_version(), migration.version),
+            )
+    return pending[0] if pending else None
+
+
+def _run(conn: Connection, migration: Migration) -> None:
+    try:
+        conn.execute(migration.sql.encode())
+    except psycopg.Error as error:
+        raise MigrationError(f"{migration.file_name} was not applied: {explain(error)}") from error
+
+
+def _history(conn: Connection) -> list[Any]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            "SELECT FROM pg_tables WHERE schemaname = 'logstore' AND tablename = 'migrations'"
+        )
+        if cursor.fetchone() is None:
+            return []
+        cursor.execute(
+            "SELECT version, name, sha256, applied_at, applied_by, package_version"
+            " FROM logstore.migrations ORDER BY version"
+        )
+        return cursor.fetchall()

@@ -66,7 +66,9 @@ class CopyTarget:
                 the same batch may be written again.
             OSError, TimeoutError: likewise.
         """
-        payloads = [(table, _payload(rows)) for table, rows in zip(TABLES, batch.rows, strict=True) if rows]
+        payloads = [
+            (table, _payload(rows)) for table, rows in zip(TABLES, batch.rows, strict=True) if rows
+        ]
         try:
             connection = await self._connect()
             with _hang_up_after(connection, self._settings.statement_timeout_s):
@@ -75,7 +77,7 @@ class CopyTarget:
                     if cursor.rowcount == 0:
                         return
                     for table, payload in payloads:
-                        async with cursor.copy(table.copy_statement) as copy:  # type: ignore[arg-type]  # built of constants in tables.py
+                        async with cursor.copy(table.copy_statement) as copy:
                             await copy.write(payload)
         except BaseException:
             await self.close()

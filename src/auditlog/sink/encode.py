@@ -102,10 +102,14 @@ class Encoder:
                 ),
                 _FOUR_NULLS if _tells_no_event(record) else _event(record),
                 _NULL if record.user_id is None else _text(record.user_id, _SHORT_TEXT),
-                _NULL if record.resource_owner is None else _text(record.resource_owner, _SHORT_TEXT),
+                _NULL
+                if record.resource_owner is None
+                else _text(record.resource_owner, _SHORT_TEXT),
                 _PROTOCOLS[record.protocol],
                 _NULL if record.request_url is None else _text(record.request_url, _LONG_TEXT),
-                _NULL if record.request_method is None else _text(record.request_method, _METHOD_TEXT),
+                _NULL
+                if record.request_method is None
+                else _text(record.request_method, _METHOD_TEXT),
                 _NULL if headers is None else _json(headers),
                 _STATUSES[record.response_status],
                 _MILLISECONDS.get(record.response_time_ms) or _milliseconds(record),

@@ -55,5 +55,10 @@ def _refused_login(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, Error) and any(
         sign in text
-        for sign in ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password")
+        for sign in (
+            "authentication failed",
+            "no pg_hba.conf entry",
+            "does not exist",
+            "no password",
+        )
     )

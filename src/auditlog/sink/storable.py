@@ -8,7 +8,7 @@ NaN, numbers without bounds; SQLSTATE 22021, 22P05, 22P02, 22003, 54001) is repl
 
 import base64
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import ipaddress
@@ -25,12 +25,13 @@ MAX_DEPTH = 32
 MAX_NODES = 5_000
 
 PG_EPOCH_US = 946_684_800_000_000
-_UNIX_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
+_UNIX_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
 # What timestamptz holds: 4713-11-24 BC (rounded up a day) to the end of 294276.
 _MIN_TIMESTAMP_US = -211_813_401_600_000_000
 _MAX_TIMESTAMP_US = 9_224_318_015_999_999_999
 _INT64_MAX = 2**63 - 1
+_MAX_WRITTEN_BITS = 4096
 
 
 def storable_text(value: Any, max_bytes: int) -> tuple[bytes, bool]:
@@ -48,8 +49,8 @@ def storable_timestamp(value: Any) -> tuple[int, bool]:
 
     Takes microseconds since the Unix epoch or a datetime; a naive one means UTC.
     """
-    if isinstance(value, datetime.datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+    if isinstance(value, dt.datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
         return (aware - _UNIX_EPOCH) // _MICROSECOND - PG_EPOCH_US, False
     number, changed = storable_integer(value, _MIN_TIMESTAMP_US, _MAX_TIMESTAMP_US)
     return number - PG_EPOCH_US, changed
@@ -57,7 +58,7 @@ def storable_timestamp(value: Any) -> tuple[int, bool]:
 
 def storable_integer(value: Any, low: int, high: int) -> tuple[int, bool]:
     """Return an integer within the bounds, and whether it had to be clamped or made up."""
-    if not isinstance(value, int | float) or value != value:
+    if not isinstance(value, int | float) or (isinstance(value, float) and math.isnan(value)):
         return max(low, 0), True
     clamped = min(max(value, low), high)
     return int(clamped), clamped != value or not isinstance(value, int)
@@ -90,7 +91,9 @@ def _storable_object(
         size = len(orjson.dumps({name: simple})) - 1
         if size > left:
             simplifier.changed = True
-            simple = simple[: max(left - len(name) * 2 - 16, 0) // 6] if type(simple) is str else None
+            simple = (
+                simple[: max(left - len(name) * 2 - 16, 0) // 6] if type(simple) is str else None
+            )
             size = len(orjson.dumps({name: simple})) - 1
         if simplifier.changed:
             changed.append(name)
@@ -123,7 +126,7 @@ class _Simplifier:
             return _plain_text(orjson.dumps(self.simplify(key)).decode().strip('"'))
         return f"<{type(key).__name__}>", True
 
-    def _simplify(self, value: Any, depth: int) -> Any:
+    def _simplify(self, value: Any, depth: int) -> Any:  # noqa: PLR0911  # one line a type
         if value is None or value is True or value is False:
             return value
         if isinstance(value, enum.Enum):
@@ -141,9 +144,9 @@ class _Simplifier:
 
     def _scalar(self, value: Any) -> str | None:
         """Standard types with one obvious text; None for all others."""
-        if isinstance(value, datetime.date | datetime.time):
+        if isinstance(value, dt.date | dt.time):
             return value.isoformat()
-        if isinstance(value, datetime.timedelta):
+        if isinstance(value, dt.timedelta):
             return f"{value.total_seconds()}s"
         if isinstance(value, decimal.Decimal | uuid.UUID | _IP):
             return self._text(str(value))
@@ -179,7 +182,8 @@ class _Simplifier:
             return int(value)
         # str() of an int refuses over 4300 digits, and takes quadratic time below that.
         bits = value.bit_length()
-        return self._change(int.__repr__(value) if bits <= 4096 else f"<int of {bits} bits>")
+        written_out = bits <= _MAX_WRITTEN_BITS
+        return self._change(int.__repr__(value) if written_out else f"<int of {bits} bits>")
 
     def _bytes(self, value: bytes) -> str:
         try:
@@ -195,12 +199,7 @@ class _Simplifier:
         return _plain_text(text)[0]
 
 
-_IP = (
-    ipaddress.IPv4Address
-    | ipaddress.IPv6Address
-    | ipaddress.IPv4Network
-    | ipaddress.IPv6Network
-)
+_IP = ipaddress.IPv4Address | ipaddress.IPv6Address | ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _items(value: Mapping[Any, Any]) -> list[tuple[Any, Any]]:

@@ -167,7 +167,9 @@ class Writer:
             level=logging.ERROR if failed else logging.WARNING,
         )
         # Full jitter: a restarted database is not met by all its writers at once.
-        ceiling = min(self._settings.retry_max_s, self._settings.retry_min_s * 2 ** min(attempt, 30))
+        ceiling = min(
+            self._settings.retry_max_s, self._settings.retry_min_s * 2 ** min(attempt, 30)
+        )
         await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311  # spreading, not secrecy
 
     def _release_flushes(self, waiting: list[asyncio.Future[None]]) -> None:

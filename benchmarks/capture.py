@@ -1,0 +1,219 @@
+"""What the middleware adds to a request, in microseconds of the thread's CPU time.
+
+Measured: a Starlette application with one plain route, called directly with a scope of eight
+headers, bare and with a middleware around it; the difference within one round is what counts.
+Ours is a real `AuditLog` and a real writer: capture, policy, redaction, encoding and queueing are
+timed. Not measured: a server, a network, the database. The target swallows the batches, and every
+contestant empties its queue between its turns, off the clock. CPU time, because the time that
+other programs take the core away for is nobody's merit; the split of ours into parts comes from
+loops over one record, whose caches are warmer than in life.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from auditlog import AuditLog, AuditMiddleware
+from auditlog.records import LogRecord
+from auditlog.settings import Settings
+from auditlog.sink.buffer import Batch
+from auditlog.sink.encode import Encoder
+from auditlog.sink.writer import Writer
+from auditlog.testing import MemorySink
+from benchmarks.competitors import installed, with_opentelemetry, with_structlog
+from benchmarks.report import Aim, Row, Table, versions
+from benchmarks.rounds import added, interleave, loop_name, run as run_on_loop
+from benchmarks.workload import application, scope
+
+BARE, OURS = "bare application", "auditlog"
+ENCODE, SUBMIT = "encode", "submit"
+OTEL, STRUCTLOG = "opentelemetry-instrumentation-asgi, one span", "structlog in BaseHTTPMiddleware"
+AIM_US, AIM_OTEL, AIM_STRUCTLOG = 9.0, 12.0, 15.0
+Contestant = Callable[[], Awaitable[float]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    requests: int
+    """In one turn; fewer than a queue holds."""
+    rounds: int
+
+
+FULL, QUICK = Sizes(requests=500, rounds=80), Sizes(requests=200, rounds=10)
+
+
+def run(sizes: Sizes) -> list[Table]:
+    """Measure, and return the table."""
+    return [run_on_loop(_run(sizes))]
+
+
+async def _run(sizes: Sizes) -> Table:
+    audit = _Unshipped("postgresql://nowhere.invalid/", settings=Settings())
+    counts: dict[str, Callable[[], int]] = {}
+    contestants = {
+        BARE: _requests_to(application(), sizes.requests),
+        OURS: _ours(audit, sizes.requests),
+        ENCODE: _encode(sizes.requests),
+        SUBMIT: _submit(audit, sizes.requests),
+    }
+    for name, module, install in (
+        (OTEL, "opentelemetry.instrumentation.asgi", with_opentelemetry),
+        (STRUCTLOG, "structlog", with_structlog),
+    ):
+        if installed(module):
+            app = application()
+            counts[name] = install(app)
+            contestants[name] = _requests_to(app, sizes.requests, counts[name])
+    async with audit:
+        seconds = await interleave("capture", contestants, sizes.rounds)
+    _check(audit, counts, sizes)
+    return _table(seconds)
+
+
+class _Swallow:
+    """A target that takes every batch and keeps none."""
+
+    async def write(self, batch: Batch) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class _Unshipped(AuditLog):
+    """A real log up to the database."""
+
+    def _make_chain(self) -> None:
+        super()._make_chain()
+        self._writer = Writer(self.settings, self._buffer, _Swallow(), self.reporter)
+
+
+def _requests_to(
+    app: Callable[..., Awaitable[None]], requests: int, settle: Callable[[], object] = int
+) -> Contestant:
+    async def turn() -> float:
+        scopes = [scope() for _ in range(requests)]
+        gc.collect()
+        started = time.thread_time()
+        for each in scopes:
+            await app(each, _receive, _send)
+        elapsed = time.thread_time() - started
+        settle()
+        return elapsed / requests
+
+    return turn
+
+
+def _ours(audit: AuditLog, requests: int) -> Contestant:
+    app = application()
+    app.add_middleware(AuditMiddleware, audit=audit)
+    timed = _requests_to(app, requests)
+
+    async def turn() -> float:
+        elapsed = await timed()
+        await audit.flush()
+        return elapsed
+
+    return turn
+
+
+def _encode(requests: int) -> Contestant:
+    encode = Encoder(Settings()).encode
+
+    async def turn() -> float:
+        record = await captured_record()
+        started = time.thread_time()
+        for _ in range(requests):
+            encode(record)
+        return (time.thread_time() - started) / requests
+
+    return turn
+
+
+def _submit(audit: AuditLog, requests: int) -> Contestant:
+    async def turn() -> float:
+        record = await captured_record()
+        started = time.thread_time()
+        for _ in range(requests):
+            audit.submit(record)
+        elapsed = time.thread_time() - started
+        await audit.flush()
+        return elapsed / requests
+
+    return turn
+
+
+async def captured_record() -> LogRecord:
+    """Return what the middleware makes of the request."""
+    sink = MemorySink(Settings())
+    app = application()
+    app.add_middleware(AuditMiddleware, audit=sink)
+    await app(scope(), _receive, _send)
+    (record,) = sink.records
+    assert isinstance(record, LogRecord)
+    return record
+
+
+async def _receive() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send(message: object) -> None:
+    pass
+
+
+def _check(audit: AuditLog, counts: dict[str, Callable[[], int]], sizes: Sizes) -> None:
+    """Whoever did nothing must not win."""
+    requests = sizes.requests * sizes.rounds
+    stats = audit.stats()
+    assert (stats.submitted, stats.dropped, stats.written) == (2 * requests, 0, 2 * requests)
+    for name, count in counts.items():
+        assert count() == requests, name
+
+
+def _table(seconds: dict[str, list[float]]) -> Table:
+    micros = {name: [figure * 1e6 for figure in figures] for name, figures in seconds.items()}
+    bare = micros[BARE]
+    ours = added(micros[OURS], bare)
+    encode = statistics.median(micros[ENCODE])
+    submit = statistics.median(micros[SUBMIT])
+    rows = [
+        Row(BARE, (f"{statistics.median(bare):.1f}", "", "")),
+        _row(OURS, micros[OURS], bare, ours, (Aim(f"≤ {AIM_US:g} µs", ours <= AIM_US),)),
+        Row("· of that, capture", ("", f"{ours - submit:.1f}", "")),
+        Row("· of that, encode", ("", f"{encode:.1f}", "")),
+        Row("· of that, queue", ("", f"{submit - encode:.1f}", "")),
+    ]
+    for name, times in ((OTEL, AIM_OTEL), (STRUCTLOG, AIM_STRUCTLOG)):
+        if name not in micros:
+            rows.append(Row(name, ("not installed", "", "")))
+            continue
+        reached = added(micros[name], bare) / ours
+        rows.append(
+            _row(name, micros[name], bare, ours, (Aim(f"≥ {times:g} ×", reached >= times),))
+        )
+    competitors = [
+        name for name in ("opentelemetry-instrumentation-asgi", "structlog") if installed_as(name)
+    ]
+    note = f"{versions('starlette', *competitors)}; loop: {loop_name()}."
+    return Table("capture: CPU time a request", ("µs in all", "µs added", "× ours"), rows, (note,))
+
+
+def installed_as(distribution: str) -> bool:
+    """Whether a competitor is there, asked by the name it is installed by."""
+    return installed({"structlog": "structlog"}.get(distribution, OTEL_MODULE))
+
+
+OTEL_MODULE = "opentelemetry.instrumentation.asgi"
+
+
+def _row(
+    name: str, figures: list[float], bare: list[float], ours: float, aims: tuple[Aim, ...]
+) -> Row:
+    more = added(figures, bare)
+    return Row(name, (f"{statistics.median(figures):.1f}", f"{more:.1f}", f"{more / ours:.1f}"), aims)

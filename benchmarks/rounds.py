@@ -1,0 +1,59 @@
+"""Contestants take turns, round after round, so that a busy minute hits them all alike."""
+
+import asyncio
+import importlib.util
+import statistics
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def interleave(
+    title: str, contestants: Mapping[str, Callable[[], Awaitable[T]]], rounds: int
+) -> dict[str, list[T]]:
+    """Run every contestant once a round; each round begins with another one.
+
+    Returns:
+        What each contestant returned, in the order of the rounds.
+    """
+    names = list(contestants)
+    results: dict[str, list[T]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            print(f"\r\033[K{title} {number + 1}/{rounds} {name}", end="", file=sys.stderr)
+            results[name].append(await contestants[name]())
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return results
+
+
+def added(with_it: Iterable[float], without: Iterable[float]) -> float:
+    """Return the median of the differences, each taken within one round."""
+    return statistics.median(a - b for a, b in zip(with_it, without, strict=True))
+
+
+def ratio(figures: Iterable[float], of: Iterable[float]) -> float:
+    """Return the median of the quotients, each taken within one round."""
+    return statistics.median(a / b for a, b in zip(figures, of, strict=True))
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop that uvicorn would choose."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def loop_name() -> str:
+    """Name that loop."""
+    return "asyncio" if _loop_factory() is None else "uvloop"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop  # noqa: PLC0415  # not there on every platform
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

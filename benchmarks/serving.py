@@ -1,0 +1,179 @@
+"""The same application under uvicorn, bare and audited: throughput when saturated, latency when not.
+
+Measured: one worker each, a client in another process, and for the audited one the database, all on
+this machine and its cores. Saturation is a closed loop over kept connections. Latency is an open
+loop at a fixed rate, where a request's time counts from the moment when it was due. The log has its
+default settings, so its writer runs on the server's own loop. Every request must be a row in the
+end, and none dropped. Not measured: a database elsewhere, which would leave both cores to the
+server. The client is our own (`load.py`), because a fresh machine has no other.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from auditlog.tables import LOGS
+from benchmarks.competitors import installed
+from benchmarks.database import Server
+from benchmarks.report import Aim, Row, Table, versions
+from benchmarks.rounds import added, interleave, loop_name, ratio
+from benchmarks.rounds import run as run_on_loop
+
+BARE, AUDITED = "bare application", "with AuditMiddleware"
+AIM_RATIO, AIM_MS = 0.7, 1.0
+STORED_TIMEOUT_S = 30.0
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    seconds: float
+    rounds: int
+    rate: float = 2_000.0
+    connections: int = 32
+
+
+FULL, QUICK = Sizes(seconds=4, rounds=7), Sizes(seconds=1, rounds=2)
+
+
+def run(sizes: Sizes, server: Server) -> list[Table]:
+    """Measure, and return two tables."""
+    with server.database() as dsn, _served("bare", dsn) as bare, _served("audited", dsn) as audited:
+        _load(bare, sizes.connections, sizes.seconds / 4, None)  # caches, and code paths
+        _load(audited, sizes.connections, sizes.seconds / 4, None)
+        saturated = _measure("uvicorn, saturated", bare, audited, sizes, None)
+        steady = _measure(f"uvicorn, {sizes.rate:g}/s", bare, audited, sizes, sizes.rate)
+    return [_throughput(saturated, audited), _latency(steady, sizes)]
+
+
+@dataclass
+class _Served:
+    """A server that runs, and what became of it."""
+
+    port: int
+    dsn: str
+    audited: bool
+    sent: int = 0
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def _served(name: str, dsn: str) -> Iterator[_Served]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serve", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AUDITLOG_DSN": dsn},
+    )
+    assert process.stdin and process.stdout
+    try:
+        served = _Served(int(process.stdout.readline()), dsn, name == "audited")
+        yield served
+        process.stdin.close()
+        served.stats = json.loads(process.stdout.readline())
+        _check(served)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _check(served: _Served) -> None:
+    """Sent = stored, and nothing was lost on the way."""
+    if served.audited:
+        assert served.stats["dropped_by_reason"] == {}, served.stats
+        assert served.stats["written"] == served.sent == _stored(served.dsn)
+
+
+def _measure(
+    title: str, bare: _Served, audited: _Served, sizes: Sizes, rate: float | None
+) -> dict[str, list[Figures]]:
+    def turn(served: _Served) -> Callable[[], Awaitable[Figures]]:
+        async def drive() -> Figures:
+            return await asyncio.to_thread(_load, served, sizes.connections, sizes.seconds, rate)
+
+        return drive
+
+    contestants = {BARE: turn(bare), AUDITED: turn(audited)}
+    return run_on_loop(interleave(title, contestants, sizes.rounds))
+
+
+def _load(served: _Served, connections: int, seconds: float, rate: float | None) -> Figures:
+    arguments = [served.port, connections, seconds, *([rate] if rate else [])]
+    command = [sys.executable, "-m", "benchmarks.load", *map(str, arguments)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    figures: Figures = json.loads(output)
+    served.sent += int(figures["sent"])
+    if served.audited:
+        _wait_until_stored(served)
+    return figures
+
+
+def _wait_until_stored(served: _Served) -> None:
+    """Leave the next contestant a machine that has nothing to do."""
+    deadline = time.monotonic() + STORED_TIMEOUT_S
+    while (stored := _stored(served.dsn)) != served.sent:
+        assert time.monotonic() < deadline, f"{served.sent} sent, {stored} stored"
+        time.sleep(0.1)
+
+
+def _stored(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        query = f"SELECT count(*) FROM {LOGS.qualified_name}"  # noqa: S608  # a constant
+        row = connection.execute(query.encode()).fetchone()
+    assert row
+    return int(row[0])
+
+
+def _throughput(figures: dict[str, list[Figures]], audited: _Served) -> Table:
+    rates = {name: [each["per_second"] for each in turns] for name, turns in figures.items()}
+    kept = ratio(rates[AUDITED], rates[BARE])
+    client = statistics.median(each["cpu"] for each in figures[AUDITED])
+    rows = [
+        Row(BARE, (f"{statistics.median(rates[BARE]):,.0f}", "1.00")),
+        Row(
+            AUDITED,
+            (f"{statistics.median(rates[AUDITED]):,.0f}", f"{kept:.2f}"),
+            (Aim(f"≥ {AIM_RATIO:g} of bare", kept >= AIM_RATIO), Aim("dropped = 0", met=True)),
+        ),
+    ]
+    notes = (
+        f"{audited.stats['written']:,} requests sent to the audited one in all, and as many rows"
+        " stored.",
+        f"{_versions()}; loop: {loop_name()}; the client took {client:.0%} of a core.",
+    )
+    return Table("uvicorn, saturated, one worker", ("requests/s", "of bare"), rows, notes)
+
+
+def _latency(figures: dict[str, list[Figures]], sizes: Sizes) -> Table:
+    def row(name: str, *aims: Aim) -> Row:
+        p50, p99 = ([each[key] for each in figures[name]] for key in ("p50_ms", "p99_ms"))
+        return Row(name, (f"{statistics.median(p50):.2f}", f"{statistics.median(p99):.2f}"), aims)
+
+    p99 = {name: [each["p99_ms"] for each in turns] for name, turns in figures.items()}
+    more = added(p99[AUDITED], p99[BARE])
+    aim = Aim(f"p99 within {AIM_MS:g} ms of bare", more <= AIM_MS)
+    reached = statistics.median(each["per_second"] for each in figures[AUDITED])
+    return Table(
+        f"uvicorn at {sizes.rate:,.0f} requests/s",
+        ("p50, ms", "p99, ms"),
+        [row(BARE), row(AUDITED, aim)],
+        (f"Median of the differences of p99: {more:+.2f} ms. Reached {reached:,.0f}/s.",),
+    )
+
+
+def _versions() -> str:
+    return versions("uvicorn", *(name for name in ("httptools", "uvloop") if installed(name)))

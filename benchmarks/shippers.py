@@ -1,0 +1,219 @@
+"""The ways from rows in memory to rows committed, each timed from its first row to its last commit.
+
+All of them get the same rows, and ship them in batches of the same size where the way has batches.
+Connecting is in the time of those that run in this process, and not in psql's.
+"""
+
+import asyncio
+import re
+import resource
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from auditlog.records import LogRecord
+from auditlog.reporting import Reporter
+from auditlog.settings import Settings
+from auditlog.sink.buffer import Buffer
+from auditlog.sink.copy import CopyTarget
+from auditlog.sink.encode import Encoder
+from auditlog.sink.writer import Writer
+from auditlog.tables import LOGS
+
+BATCH_ROWS = 1_000
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_INTEGERS = {"smallint": ">h", "integer": ">i", "bigint": ">q"}
+
+
+@dataclass
+class Cost:
+    """What one turn cost."""
+
+    seconds: float = 0.0
+    client_cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """The same rows in every form that somebody wants them in."""
+
+    records: list[LogRecord]
+    tuples: list[bytes]
+    values: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, records: list[LogRecord]) -> "Load":
+        """Encode, and read back what was encoded."""
+        encode = Encoder(Settings()).encode
+        tuples = [encode(record)[1] for record in records]
+        return cls(records, tuples, [decoded(row) for row in tuples])
+
+    def write_files(self, folder: Path, rows: int) -> list[Path]:
+        """Write files for `COPY ... (FORMAT binary)` of so many rows each."""
+        paths = []
+        for number, part in enumerate(batches(self.tuples, rows)):
+            path = folder / f"{rows}_{number:05}.copy"
+            path.write_bytes(b"".join((_SIGNATURE, *part, _TRAILER)))
+            paths.append(path)
+        return paths
+
+
+Shipper = Callable[[str], Awaitable[Cost]]
+
+
+def ours(load: Load, *, encode: bool) -> Shipper:
+    """Buffer, writer and target as `AuditLog` puts them together; with or without the encoder."""
+
+    async def ship(dsn: str) -> Cost:
+        # Room for all of them: a benchmark that waits for nobody would overrun any queue.
+        settings = Settings(
+            dsn=dsn,
+            batch_rows=BATCH_ROWS,
+            max_queued_rows=len(load.tuples),
+            max_queued_bytes=1 << 40,
+        )
+        buffer = Buffer(settings, lambda: None)
+        writer = Writer(settings, buffer, CopyTarget(settings, _resolved(dsn)), Reporter())
+        encoder = Encoder(settings)
+        async with _timed() as cost:
+            if encode:
+                for record in load.records:
+                    table, row = encoder.encode(record)
+                    buffer.put(table, row, low_priority=False)
+            else:
+                for row in load.tuples:
+                    buffer.put(0, row, low_priority=False)
+            await _ship_all(writer)
+        assert buffer.snapshot().written == len(load.tuples)
+        return cost
+
+    return ship
+
+
+def psql(program: str, files: list[Path]) -> Shipper:
+    r"""Ship with `\copy` of each file, in one psql; the time is what its `\timing` says."""
+    copy = rf"\copy {LOGS.qualified_name} from '%s' with (format binary)"
+    script = "\n".join([r"\set ON_ERROR_STOP on", r"\timing on", *(copy % path for path in files)])
+
+    async def ship(dsn: str) -> Cost:
+        before = _cpu_seconds(resource.RUSAGE_CHILDREN)
+        process = await asyncio.create_subprocess_exec(
+            *(program, "-X", "-q", "-f", "-", dsn),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate(script.encode())
+        assert process.returncode == 0
+        times = re.findall(r"^Time: ([\d.]+) ms", output.decode(), re.MULTILINE)
+        assert len(times) == len(files)
+        used = _cpu_seconds(resource.RUSAGE_CHILDREN) - before
+        return Cost(sum(map(float, times)) / 1000, used)
+
+    return ship
+
+
+def psycopg_executemany(load: Load) -> Shipper:
+    """INSERT in psycopg's pipeline, one transaction a batch."""
+    places = ", ".join(["%s"] * len(LOGS.columns))
+    names = ", ".join(LOGS.column_names)
+    statement = f"INSERT INTO {LOGS.qualified_name} ({names}) VALUES ({places})"  # noqa: S608  # constants
+
+    async def ship(dsn: str) -> Cost:
+        async with _timed() as cost:
+            connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+            async with connection:
+                for batch in batches(load.values, BATCH_ROWS):
+                    async with connection.transaction(), connection.cursor() as cursor:
+                        await cursor.executemany(statement.encode(), batch)
+        return cost
+
+    return ship
+
+
+def asyncpg_copy(load: Load) -> Shipper:
+    """`copy_records_to_table`, one transaction a batch."""
+
+    async def ship(dsn: str) -> Cost:
+        import asyncpg  # noqa: PLC0415  # an extra
+
+        parts = conninfo_to_dict(dsn)
+        where = {key: parts[key] for key in ("host", "port", "user", "password") if key in parts}
+        async with _timed() as cost:
+            connection = await asyncpg.connect(database=parts["dbname"], **where)
+            for batch in batches(load.values, BATCH_ROWS):
+                await connection.copy_records_to_table(
+                    LOGS.name, schema_name=LOGS.schema, columns=LOGS.column_names, records=batch
+                )
+            await connection.close()
+        return cost
+
+    return ship
+
+
+def batches(rows: list[Any], size: int) -> Iterator[list[Any]]:
+    """Cut a list into lists of so many."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def decoded(row: bytes) -> tuple[Any, ...]:
+    """Read a binary COPY tuple of `logs` back; JSON stays text, which is cheapest for all."""
+    values: list[Any] = []
+    position = 2
+    for column in LOGS.columns:
+        (size,) = struct.unpack_from(">i", row, position)
+        position += 4
+        if size < 0:
+            values.append(None)
+            continue
+        values.append(_value(column.type, row[position : position + size]))
+        position += size
+    return tuple(values)
+
+
+def _value(kind: str, data: bytes) -> Any:
+    if kind == "text":
+        return data.decode()
+    if kind == "jsonb":
+        return data[1:].decode()
+    if kind == "timestamptz":
+        return _PG_EPOCH + timedelta(microseconds=struct.unpack(">q", data)[0])
+    return struct.unpack(_INTEGERS[kind], data)[0]
+
+
+async def _ship_all(writer: Writer) -> None:
+    running = asyncio.create_task(writer.run())
+    await asyncio.sleep(0)  # `run` begins by forgetting an earlier `stop`
+    writer.stop()
+    await running
+
+
+def _resolved(dsn: str) -> Callable[[], Awaitable[str]]:
+    async def resolve() -> str:
+        return dsn
+
+    return resolve
+
+
+@asynccontextmanager
+async def _timed() -> AsyncIterator[Cost]:
+    cost = Cost()
+    cpu, started = _cpu_seconds(resource.RUSAGE_SELF), time.perf_counter()
+    yield cost
+    cost.seconds = time.perf_counter() - started
+    cost.client_cpu_seconds = _cpu_seconds(resource.RUSAGE_SELF) - cpu
+
+
+def _cpu_seconds(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime

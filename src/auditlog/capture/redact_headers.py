@@ -1,0 +1,208 @@
+"""Headers: which are kept, and what of their values.
+
+Takes the raw pairs of a request and gives name → values, lower-case, in order, duplicates kept.
+Only names on the allow-list are kept (`*`: all); of a secret header stays what says nothing: the
+scheme of an Authorization, the names of cookies, the origin of a Referer. Bytes are latin-1
+(RFC 9110, 5.5), so that every value is survived.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from auditlog.capture.keyed_hash import REDACTED, Mask
+from auditlog.capture.secret_names import SecretNames, normalise
+from auditlog.errors import SettingsError
+
+Show: TypeAlias = Callable[[str], str]
+
+# IANA's registry of HTTP authentication schemes, and what large services use beside it. Only a
+# known word is shown: any other first word may be half of the secret.
+_SCHEMES = frozenset(
+    {
+        "apikey",
+        "aws",
+        "aws4-hmac-sha256",
+        "basic",
+        "bearer",
+        "concealed",
+        "digest",
+        "dpop",
+        "gnap",
+        "googlelogin",
+        "hawk",
+        "hoba",
+        "jwt",
+        "key",
+        "mac",
+        "mutual",
+        "negotiate",
+        "ntlm",
+        "oauth",
+        "privatetoken",
+        "scram-sha-1",
+        "scram-sha-256",
+        "sharedkey",
+        "sharedkeylite",
+        "signature",
+        "splunk",
+        "token",
+        "vapid",
+    }
+)
+_URL_HEADERS = frozenset(
+    {
+        ":path",
+        "content-location",
+        "destination",
+        "link",
+        "location",
+        "refresh",
+        "x-envoy-original-path",
+        "x-forwarded-uri",
+        "x-forwarded-url",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-url",
+    }
+)
+_ORIGIN = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*:)//(?:[^/?#\\]*@)?([\w.~%-]+(?::\d{1,5})?|\[[\w:.%]+\](?::\d{1,5})?)(?=[/?#]|\Z)"
+)
+_COOKIE = re.compile(r'\s*([^=;]*)(=?)((?:"(?:[^"\\]|\\.)*+"\s*(?=;|\Z)|[^;]*))(;|\Z)')
+_COOKIE_ATTRIBUTE = re.compile(
+    r"(?i:expires=[\w ,:+-]*|(?:max-age|domain|path|samesite|priority|version)=[\w./ -]*"
+    r"|secure|httponly|partitioned)"
+)
+_CREDENTIALS = re.compile(
+    r"(?i:(?:bearer|basic|digest|dpop|token|negotiate|ntlm|apikey)\s+\S|eyJ[\w-]{8,}\.[\w-]{8,})"
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Longer "names" are values: a nameless cookie, a token given as a WebSocket subprotocol.
+_MAX_COOKIE_NAME = 64
+_MAX_EMPTY_COOKIE_NAME = 32
+_MAX_SUBPROTOCOL = 32
+_MAX_REMEMBERED = 1024
+_MAX_REMEMBERED_LENGTH = 128
+
+
+class HeaderPlan(dict[bytes, tuple[str, Show | None] | None]):
+    """Raw name → lower-case name and how to show the value; None for what is not kept.
+
+    Raises:
+        SettingsError: an allow-listed name that no header can have.
+    """
+
+    def __init__(
+        self, allowed: Iterable[str], names: SecretNames, mask: Mask, redact_url: Show
+    ) -> None:
+        super().__init__()
+        allowed = {name.lower() for name in allowed}
+        self._all = "*" in allowed
+        self._allowed = frozenset(allowed - {"*"})
+        self._verdicts = names.headers
+        self._values = _Values(mask, names, redact_url)
+        for name in self._allowed:
+            if not _TOKEN.fullmatch(name.removeprefix(":")):
+                raise SettingsError(
+                    f"capture_headers: {name!r} is no header name; write names, or '*' for all"
+                )
+            self[name.encode()] = (name, self._show(name))
+
+    def __missing__(self, raw: bytes) -> tuple[str, Show | None] | None:
+        name = raw.decode("latin-1").lower()
+        kept = self._all or name in self._allowed
+        entry = (name, self._show(name)) if kept else None
+        # Clients choose the names: forget all rather than let them fill the memory.
+        if len(raw) <= _MAX_REMEMBERED_LENGTH:
+            if len(self) >= _MAX_REMEMBERED:
+                self.clear()
+            self[raw] = entry
+        return entry
+
+    def _show(self, name: str) -> Show | None:
+        values, normal = self._values, normalise(name)
+        for ending, show in values.by_ending.items():
+            if normal.endswith(ending):
+                return show
+        if self._verdicts[name]:
+            return values.hidden
+        return values.by_name.get(name, None if name in self._allowed else values.unknown)
+
+
+class _Values:
+    """How the value of each kind of header is shown."""
+
+    def __init__(self, mask: Mask, names: SecretNames, redact_url: Show) -> None:
+        self._mask = mask
+        self._verdicts = names.headers
+        self.by_ending: dict[str, Show] = {
+            "setcookie": self.set_cookie,
+            "cookie": self.cookie,
+            "authorization": self.authorization,
+            "authorisation": self.authorization,
+        }
+        self.by_name: dict[str, Show] = {
+            "origin": self.origin,
+            "referer": self.origin,
+            "sec-websocket-protocol": self.subprotocols,
+            **dict.fromkeys(_URL_HEADERS, redact_url),
+        }
+
+    def hidden(self, value: str) -> str:
+        """Show nothing."""
+        if not self._mask.keyed:
+            return self._mask(value)
+        try:
+            # Search by the text that people type, which is UTF-8 in most clients.
+            return self._mask(value.encode("latin-1").decode())
+        except UnicodeDecodeError:
+            return self._mask(value)
+
+    def authorization(self, value: str) -> str:
+        """Keep the scheme: `Bearer [REDACTED]`; a lone token goes whole."""
+        scheme, _, credentials = value.partition(" ")
+        if credentials.strip() and scheme.lower() in _SCHEMES:
+            return f"{scheme} {self.hidden(credentials.strip())}"
+        return self.hidden(value)
+
+    def cookie(self, value: str) -> str:
+        """Keep the names: `session=[REDACTED]; theme=[REDACTED]`."""
+        pairs = (found.group(1, 2, 3) for found in _COOKIE.finditer(value) if found[0])
+        return "; ".join([self._cookie_pair(*pair) for pair in pairs])
+
+    def set_cookie(self, value: str) -> str:
+        """Keep the name and the attributes."""
+        pair, *attributes = value.split(";")
+        shown = [self.cookie(pair)]
+        for attribute in map(str.strip, attributes):
+            known = _COOKIE_ATTRIBUTE.fullmatch(attribute)
+            shown.append(attribute if known else self.hidden(attribute))
+        return "; ".join(shown)
+
+    def origin(self, value: str) -> str:
+        """Keep scheme, host and port."""
+        found = _ORIGIN.match(value)
+        if found is None:
+            return value if value in {"null", ""} else self.hidden(value)
+        return f"{found[1]}//{found[2]}"
+
+    def subprotocols(self, value: str) -> str:
+        """Keep protocols; browsers, that can set no header, send tokens among them."""
+        shown: list[str] = []
+        for item in map(str.strip, value.split(",")):
+            shown.append(item if len(item) <= _MAX_SUBPROTOCOL else self.hidden(item))
+            if self._verdicts[item]:
+                shown[-1:] = [item] if item.isalpha() else [self.hidden(item)]
+                return ", ".join([*shown, REDACTED])
+        return ", ".join(shown)
+
+    def unknown(self, value: str) -> str:
+        """Keep it, unless it looks like credentials under a mistyped name."""
+        return self.authorization(value) if _CREDENTIALS.match(value) else value
+
+    def _cookie_pair(self, name: str, equals: str, value: str) -> str:
+        longest = _MAX_COOKIE_NAME if value.strip("= ") else _MAX_EMPTY_COOKIE_NAME
+        if not equals or len(name) > longest:
+            return self.hidden((name + equals + value).strip())
+        return f"{name}={self.hidden(value.strip())}"

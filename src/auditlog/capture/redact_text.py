@@ -1,0 +1,179 @@
+"""Secrets in texts: URLs, query strings, forms, and free text that assigns or quotes them.
+
+Takes text and gives text back; what carries no secret comes back unchanged, nothing is decoded.
+A secret's name stays, its value goes. Where two readings of a text are possible (is `;` a
+separator? where does userinfo end?) the reading that hides more is taken. Time is linear in the
+length of the text, whatever it holds. May raise on hostile input: the caller hides the whole.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from auditlog.capture.keyed_hash import REDACTED, Mask, is_mask
+from auditlog.capture.secret_names import (
+    INFIXES,
+    OAUTH,
+    SECRET,
+    STATE,
+    WHOLE_NAMES,
+    SecretNames,
+    decode_fully,
+)
+
+# Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
+_SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|(?:[bB]earer|BEARER|[bB]asic|BASIC)[\s+]")
+_PIECE_END = re.compile(r"([?&#])")
+_NAME = re.compile(r"([^=;/?&#]*)=")
+_TOKEN = re.compile(r"\S+")
+_AUTHORITY = re.compile(r"(?:\A|[:=])[/\\]{2,}")
+_HOST = re.compile(r"[^/?#&\\\s]*")
+_HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d{0,5})?")
+# A parameter of this length without a value is no name: `/unsubscribe?<token>`.
+_MAX_BARE_NAME = 32
+_QUOTES = "\"'"
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?)"""
+_SCHEMES = "bearer|basic|digest|dpop|token|negotiate|ntlm"
+
+
+class TextRedactor:
+    """Redacts text; `redact_json` is what a JSON document inside a text is given to."""
+
+    def __init__(
+        self, names: SecretNames, mask: Mask, redact_json: Callable[[object], Any]
+    ) -> None:
+        self._verdicts = names.parameters
+        self._mask = mask
+        self._redact_json = redact_json
+        self._quoted = _assignment_pattern(names.additional, _QUOTED)
+        self._assignment = _assignment_pattern(names.additional, rf"{_QUOTED}|\S+")
+
+    def text(self, text: str) -> str:
+        """Redact free text: every URL and assignment in it, or the JSON document that it is."""
+        if not _SUSPICIOUS.search(text):
+            return text
+        cleaned = self._json_document(text)
+        if cleaned is not None:
+            return cleaned
+        # What is quoted may hold spaces, so it goes before the text is taken apart at them.
+        text = self._quoted.sub(self._hide_assigned, text)
+        text = _TOKEN.sub(lambda token: self.url(token[0]), text)
+        return self._assignment.sub(self._hide_assigned, text)
+
+    def url(self, text: str) -> str:
+        """Redact a URL, a request target or a query string."""
+        pieces = _PIECE_END.split(_without_userinfo(text))
+        verdict = 0
+        for name in _NAME.findall(text):
+            verdict |= self._verdicts[name]
+        # `state` is a secret in an OAuth exchange and a filter elsewhere.
+        secret = SECRET | STATE if verdict & OAUTH else SECRET
+        pieces[0] = self._piece(pieces[0], secret)
+        pieces[2::2] = [self._parameter(piece, secret) for piece in pieces[2::2]]
+        return "".join(pieces)
+
+    def form(self, text: str) -> str:
+        """Redact parameters that no `?` introduces."""
+        return self.url("?" + text)[1:]
+
+    def _parameter(self, piece: str, secret: int) -> str:
+        name, _, padding = piece.partition("==")
+        if len(name) > _MAX_BARE_NAME and not padding and "=" not in name:
+            return self._hide(piece)
+        return self._piece(piece, secret)
+
+    def _piece(self, piece: str, secret: int) -> str:
+        """Redact a part of a URL that holds one parameter, or several with `;` between them."""
+        for found in _NAME.finditer(piece):
+            start, end = found.span()
+            nameless = start + 1 == end and (start == 0 or piece[start - 1] == ";")
+            if nameless or self._verdicts[found[1]] & secret:
+                # Up to the end of the piece: to some servers `;` and `=` belong to the value.
+                return piece[:end] + self._hide(piece[end:])
+        name, equals, value = piece.partition("=")
+        return name + equals + self._value(value) if equals else self._value(piece)
+
+    def _value(self, value: str) -> str:
+        """Redact what a value holds: an encoded URL, a JSON document, assignments."""
+        if not _SUSPICIOUS.search(value):
+            return value
+        decoded, certain = decode_fully(value.replace("+", " "))
+        if not certain:
+            return self._mask(value)
+        if decoded == value:
+            cleaned = self._json_document(value)
+            return self._assignment.sub(self._hide_assigned, value) if cleaned is None else cleaned
+        cleaned = self.text(decoded)
+        return value if cleaned == decoded else quote(cleaned, safe="/:[]", errors="replace")
+
+    def _json_document(self, text: str) -> str | None:
+        """Redact a text that is a JSON document; None if it is none or holds no secret."""
+        if text.lstrip()[:1] not in {"{", "["}:
+            return None
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return None
+        cleaned = self._redact_json(document)
+        # Unchanged is not yet clean: of two equal keys the parser shows only the last.
+        return None if cleaned == document else orjson.dumps(cleaned).decode()
+
+    def _hide_assigned(self, found: re.Match[str]) -> str:
+        """Hide the value of `password: x`, `"token" = "x"`, `Bearer x`."""
+        value: str = found["value"]
+        quote_mark = value[:1] if value[:1] in _QUOTES else ""
+        bare = value.strip(quote_mark) if quote_mark else value
+        if is_mask(bare):
+            return found[0]
+        return f"{found['name']}{quote_mark}{self._mask(bare)}{quote_mark}"
+
+    def _hide(self, value: str) -> str:
+        """Hide a value by what it says, so that its hash does not depend on its encoding."""
+        if is_mask(value.strip(_QUOTES)):
+            return value
+        return self._mask(decode_fully(value.replace("+", " "))[0] if self._mask.keyed else value)
+
+
+def _assignment_pattern(additional: Iterable[str], value: str) -> re.Pattern[str]:
+    """A name, what may stand between it and its value, and the value, quoted or not.
+
+    Every repetition before the value is bounded: no start costs more than so many steps.
+    """
+    # The words of a name may be set apart: api-key, api_key.
+    infixes = "|".join("[-_. ]?".join(infix) for infix in INFIXES)
+    wholes = "|".join("[-_. ]?".join(name) for name in sorted({*WHOLE_NAMES, *additional}))
+    name = rf"(?:(?:{infixes})[\w-]{{0,64}}|(?<![^\W_])(?:{wholes}))"
+    assigned = r"[\\\"'\])]{0,8}[\s+]{0,8}[:=]{1,3}>?[\s+]{0,8}\\{0,4}"
+    scheme = rf"(?:(?:{_SCHEMES})[\s+]{{1,8}})?"
+    # A token has a digit, "bearer authentication" has none.
+    credentials = r"\b(?:bearer|basic)[\s+]{1,8}(?=\S{8})(?=\S{0,256}[0-9=+])"
+    return re.compile(
+        rf"(?P<name>{name}{assigned}{scheme}|{credentials})(?P<value>{value})",
+        re.IGNORECASE | re.DOTALL,
+    )
+
+
+def _without_userinfo(text: str) -> str:
+    """Drop `user:password@` from every authority in a text."""
+    last = text.rfind("@")
+    if last < 0:
+        return text
+    kept, done = [], 0
+    for found in _AUTHORITY.finditer(text, 0, last):
+        start = found.end()
+        authority = _HOST.match(text, start)
+        if start < done or authority is None:
+            continue
+        at = authority[0].rfind("@")
+        if at >= 0:
+            kept.append(text[done:start])
+            done = start + at + 1
+        elif not _HOST_AND_PORT.fullmatch(authority[0]):
+            # No port: a password with a raw / or ? in it, that ends at who knows which @.
+            kept.append(text[done:start] + REDACTED)
+            done = last
+    kept.append(text[done:])
+    return "".join(kept)

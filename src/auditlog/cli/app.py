@@ -1,0 +1,74 @@
+"""The commands put together, and what becomes of their errors.
+
+A group of commands is one file with a `typer.Typer` of its own, and one line of `add_typer` here.
+"""
+
+import platform
+from typing import Annotated
+
+import psycopg
+import typer
+
+from auditlog.cli import demo, doctor, migrate, policy
+from auditlog.cli.failures import EXIT_CODES, exit_code, is_expected, one_line, with_traceback
+from auditlog.cli.options import AsJson, Invocation
+from auditlog.cli.output import put, put_json, say
+from auditlog.postgres.migrate import package_version
+
+app = typer.Typer(
+    name="auditlog",
+    help="The audit trail of a Python service: one request, one row in its own PostgreSQL.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="AUDITLOG_DEBUG", help="Show tracebacks of errors.")
+    ] = False,
+) -> None:
+    """Keep what holds for every command."""
+    if isinstance(context.obj, Invocation):
+        context.obj.debug = debug
+
+
+app.command("migrate", epilog=EXIT_CODES)(migrate.migrate)
+app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
+app.command("demo", epilog=EXIT_CODES)(demo.demo)
+app.add_typer(policy.app, name="policy", epilog=EXIT_CODES)
+
+
+@app.command(epilog=EXIT_CODES)
+def version(as_json: AsJson = False) -> None:
+    """Print the version, and those of what it stands on."""
+    versions = {
+        "auditlog-postgres": package_version(),
+        "python": platform.python_version(),
+        "psycopg": psycopg.__version__,
+        "psycopg_implementation": psycopg.pq.__impl__,
+        "libpq": psycopg.pq.version_pretty(psycopg.pq.version()),
+    }
+    if as_json:
+        put_json(versions)
+        return
+    for name, number in versions.items():
+        put(f"{name} {number}")
+
+
+def run() -> int:
+    """Run a command and return its exit code; an error becomes one line on stderr."""
+    invocation = Invocation()
+    try:
+        app(obj=invocation)
+    except Exception as error:  # noqa: BLE001  # whatever it is, no password may be printed
+        if invocation.debug or not is_expected(error):
+            say(with_traceback(error, invocation.dsn))
+        say(f"auditlog: {one_line(error, invocation.dsn)}")
+        return exit_code(error)
+    return 0

@@ -1,0 +1,38 @@
+"""`auditlog doctor`: what is wrong with the database, and what mends it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import typer
+from rich.text import Text
+
+from auditlog.cli.failures import Exit
+from auditlog.cli.options import AsJson, Dsn, required
+from auditlog.cli.output import put_json, say, stdout
+from auditlog.postgres.doctor import Finding, diagnose
+
+_MARKS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
+
+
+def doctor(dsn: Dsn = None, as_json: AsJson = False) -> None:
+    """Look at everything that storing rows relies on, and say how to mend what is wrong."""
+    findings = diagnose(required(dsn))
+    if as_json:
+        put_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        _show(findings)
+    failed = [finding for finding in findings if finding.state == "failed"]
+    if failed:
+        say(f"{len(failed)} of {len(findings)} checks failed.")
+        unreachable = failed[0].name == "connection"
+        raise typer.Exit(Exit.NO_DATABASE if unreachable else Exit.NOT_WELL)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark, style = _MARKS[finding.state]
+        line = Text.assemble((mark, style), f"  {finding.name:{width}}  {finding.detail}")
+        stdout().print(line, soft_wrap=True)
+        if finding.remedy:
+            stdout().print(Text(f"{'':{width + 8}}to mend it: {finding.remedy}"), soft_wrap=True)

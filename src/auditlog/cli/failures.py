@@ -1,0 +1,85 @@
+"""An exception → one line with the remedy, and an exit code. No password of a DSN gets through."""
+
+import enum
+import re
+import traceback
+
+import psycopg
+
+from auditlog.demo.processes import DemoError
+from auditlog.errors import AuditLogError, EmbeddedError, PolicyError, SettingsError
+from auditlog.postgres.causes import explain
+
+
+class Exit(enum.IntEnum):
+    """What the exit codes mean; docs/cli.md and every --help say the same."""
+
+    OK = 0
+    NOT_WELL = 1
+    USAGE = 2
+    NO_DATABASE = 3
+    INTERRUPTED = 130
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done · 1 what was asked for is not well · 2 usage or settings · 3 no database"
+)
+
+# SQLSTATE classes: connection, authorisation, unknown database, going down, no connection left.
+_NO_DATABASE_SQLSTATES = ("08", "28", "3D", "57P", "533")
+
+
+def exit_code(error: BaseException) -> Exit:
+    """Sort an exception under the exit codes."""
+    driver_error = error if isinstance(error, psycopg.Error) else error.__cause__
+    if isinstance(error, (SettingsError, PolicyError)) or _is_bad_dsn(driver_error):
+        return Exit.USAGE
+    if isinstance(error, EmbeddedError) or _means_no_database(driver_error):
+        return Exit.NO_DATABASE
+    return Exit.NOT_WELL
+
+
+def one_line(error: BaseException, dsn: str | None) -> str:
+    """Say what happened and what mends it."""
+    text = str(explain(error)) if isinstance(error, psycopg.Error) else str(error)
+    return hide_secrets(text or repr(error), dsn)
+
+
+def with_traceback(error: BaseException, dsn: str | None) -> str:
+    """Say where it happened, for --debug."""
+    return hide_secrets("".join(traceback.format_exception(error)), dsn)
+
+
+def is_expected(error: BaseException) -> bool:
+    """Tell whether the line says enough; anything else is a defect, and shows its traceback."""
+    return isinstance(error, (AuditLogError, DemoError, psycopg.Error, OSError))
+
+
+def hide_secrets(text: str, dsn: str | None) -> str:
+    """Take the DSN and every password out of a text: libpq quotes what it cannot parse."""
+    if dsn:
+        text = text.replace(dsn, "the DSN")
+        for password in _passwords(dsn):
+            text = text.replace(password, "***")
+    text = re.sub(r"(://[^:@/\s]*:)[^@\s]*@", r"\1***@", text)
+    return re.sub(r"(?i)(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text)
+
+
+def _is_bad_dsn(error: BaseException | None) -> bool:
+    return isinstance(error, psycopg.Error) and explain(error).problem.startswith("the DSN ")
+
+
+def _means_no_database(error: BaseException | None) -> bool:
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(_NO_DATABASE_SQLSTATES)
+
+
+def _passwords(dsn: str) -> set[str]:
+    found = set(re.findall(r"://[^:@/]*:(.*)@", dsn))
+    found |= {value.strip("'") for value in re.findall(r"(?i)password\s*=\s*('[^']*'|[^\s&]+)", dsn)}
+    try:
+        found.add(str(psycopg.conninfo.conninfo_to_dict(dsn).get("password") or ""))
+    except psycopg.Error:
+        pass
+    return {password for password in found if password}

@@ -1,0 +1,51 @@
+"""What several commands share: --dsn and --json, spelt and explained once."""
+
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+import typer
+
+from auditlog.errors import SettingsError
+from auditlog.postgres.embedded import resolve_dsn
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What is known of this call when an error has to be told."""
+
+    debug: bool = False
+    dsn: str | None = None
+    """As it was given; so that no message repeats it."""
+
+
+def _remember(context: typer.Context, dsn: str | None) -> str | None:
+    if isinstance(context.obj, Invocation):
+        context.obj.dsn = dsn
+    return dsn
+
+
+Dsn: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        envvar="AUDITLOG_DSN",
+        help="The database: a libpq connection string or URL, or embedded:PATH.",
+        show_default=False,
+        callback=_remember,
+    ),
+]
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document to stdout, for machines.")
+]
+
+
+def required(dsn: str | None) -> str:
+    """Return a DSN that psycopg understands; an embedded server runs until the command ends.
+
+    Raises:
+        SettingsError: none was given.
+        EmbeddedError: the embedded server cannot be had.
+    """
+    if not dsn:
+        raise SettingsError("no database: give --dsn postgresql://..., or set AUDITLOG_DSN")
+    return resolve_dsn(dsn)

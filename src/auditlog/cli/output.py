@@ -1,0 +1,55 @@
+"""Where the command line writes: data to stdout, talk to stderr; plain where nobody looks."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# A pipe has no width; a table that is cut is worse than one that is wide.
+PIPE_WIDTH = 132
+
+
+def stdout() -> Console:
+    """Return the console for data."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Return the console for talk: steps, progress, errors."""
+    return _console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something, as it is: no markup, no wrapping."""
+    stderr().print(Text(text), soft_wrap=True)
+
+
+def put(text: str) -> None:
+    """Write a line of data."""
+    stdout().print(Text(text), soft_wrap=True)
+
+
+def put_json(document: Any) -> None:
+    """Write one JSON document; dates become ISO 8601, whatever else its `str`."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    sys.stdout.buffer.write(orjson.dumps(document, default=str, option=options))
+    sys.stdout.flush()
+
+
+def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, its cells as they are."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    stdout().print(table)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)

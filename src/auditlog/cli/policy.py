@@ -1,0 +1,88 @@
+"""`auditlog policy …`: what a policy says about a request, without making one."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auditlog.capture.explanation import Explanation
+from auditlog.capture.http import outcome_of_status
+from auditlog.capture.policy import Policy
+from auditlog.capture.policy_file import load_policy
+from auditlog.cli.failures import EXIT_CODES
+from auditlog.cli.options import AsJson
+from auditlog.cli.output import put, put_json, put_table
+from auditlog.records import Protocol
+
+app = typer.Typer(help="Look into the policy.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Look into the policy."""
+
+
+@app.command(epilog=EXIT_CODES)
+def explain(
+    method: Annotated[str, typer.Argument(help="GET, POST, ...", metavar="METHOD")],
+    path: Annotated[str, typer.Argument(help="The path, like /users/42.", metavar="PATH")],
+    status: Annotated[int | None, typer.Option(help="The status of the answer.")] = None,
+    user: Annotated[str | None, typer.Option(help="The user; '' for nobody.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant; '' for none.")] = None,
+    route: Annotated[str | None, typer.Option(help="The template, like /users/{id}.")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            envvar="AUDITLOG_POLICY_FILE",
+            help="A TOML file; the default policy without one.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which rule applies to a request, and what would be stored of it.
+
+    What is not given counts as not known yet; rules that ask for it may apply.
+    """
+    rules = Policy() if policy is None else load_policy(policy)
+    explanation = rules.explain(
+        Protocol.HTTP,
+        method.upper(),
+        path.partition("?")[0],
+        route,
+        status,
+        None if status is None else outcome_of_status(status),
+        user,
+        tenant,
+    )
+    if as_json:
+        put_json(_fields(explanation))
+    else:
+        _show(explanation)
+
+
+def _fields(explanation: Explanation) -> dict[str, object]:
+    fields = dataclasses.asdict(explanation)
+    fields["level"] = explanation.level.name.lower()
+    fields["certain"] = explanation.certain
+    for rule in fields["rules"]:
+        rule["level"] = rule["level"].name.lower()
+    return fields
+
+
+def _show(explanation: Explanation) -> None:
+    if explanation.rules:
+        put_table(
+            ("rule", "level", "verdict", "why"),
+            (
+                (report.rule, report.level.name.lower(), report.verdict, report.reason)
+                for report in explanation.rules
+            ),
+        )
+    decided_by = f"rule {explanation.rule!r}" if explanation.rule else "no rule applies: the default"
+    unless = "" if explanation.certain else ", unless a rule applies that may"
+    put(f"{explanation.level.name.lower()} ({decided_by}{unless})")
+    for line in explanation.stored or ("nothing is stored",):
+        put(f"  {line}")

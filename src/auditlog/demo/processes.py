@@ -1,0 +1,135 @@
+"""The demo's processes: uvicorn, started and stopped so that nothing of it stays behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 15.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
+
+
+class DemoError(RuntimeError):
+    """The demo could not be carried through; the message says what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A uvicorn that answers."""
+
+    port: int
+    log: Path
+
+
+@contextmanager
+def uvicorn(factory: str, log: Path, *, dsn: str, http: str = "auto") -> Iterator[Server]:
+    """Serve an application from a process of its own; end it at the end, drained.
+
+    Args:
+        factory: `module:function` that makes the application.
+        log: The file that takes the server's output.
+        dsn: Its `AUDITLOG_DSN`.
+        http: uvicorn's `--http`: auto, httptools or h11.
+
+    Raises:
+        DemoError: the server did not start; with the end of its output.
+    """
+    command = f"uvicorn {factory} --factory --host 127.0.0.1 --port 0 --workers 1 --http {http}"
+    command += " --no-access-log --no-use-colors --timeout-graceful-shutdown 10"
+    with log.open("wb") as output, child(command, stdout=output, AUDITLOG_DSN=dsn) as process:
+        yield Server(_port(process, log), log)
+
+
+@contextmanager
+def child(
+    module_line: str, *, stdout: object, stderr: object = subprocess.STDOUT, **environment: str
+) -> Iterator["subprocess.Popen[str]"]:
+    """Run `python -m …` in a session of its own, so that Ctrl-C reaches only us; end it after."""
+    process = subprocess.Popen(  # noqa: S603  # our own modules
+        [sys.executable, "-m", *module_line.split()],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,  # type: ignore[arg-type]  # a file or PIPE
+        stderr=stderr,  # type: ignore[arg-type]  # likewise
+        text=True,
+        env={**os.environ, **_LOOPBACK_ONLY, **environment},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does: with everything cleaned up."""
+    with _handled(_interrupt):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put an interruption off until the block is done; for steps that must be whole."""
+    pending: list[int] = []
+    with _handled(lambda number, _frame: pending.append(number)):
+        try:
+            yield
+        finally:
+            if pending:
+                raise KeyboardInterrupt
+
+
+def _port(process: "subprocess.Popen[str]", log: Path) -> int:
+    """Wait for uvicorn to say where it listens."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        found = _RUNNING.search(log.read_text(errors="replace"))
+        if found:
+            return int(found[1])
+        time.sleep(0.02)
+    raise DemoError(f"the demo's server does not start; its last words:\n{tail(log)}")
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the end of a log file."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    with _handled(signal.SIG_IGN):
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled(handler: object) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in _SIGNALS}  # type: ignore[arg-type]  # a function or SIG_IGN
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+# A proxy of the user's environment has no business on the loopback interface.
+_LOOPBACK_ONLY: Mapping[str, str] = {"no_proxy": "*", "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,52 @@
+"""`AuditLog.stats()` for Prometheus (extra `metrics`): read at scrape time, costs nothing between.
+
+    from prometheus_client import REGISTRY
+    from auditlog.metrics import AuditLogCollector
+
+    REGISTRY.register(AuditLogCollector(audit))
+
+A process of several workers exposes one series each, as for any client metric.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from auditlog.log import AuditLog
+from auditlog.sink.stats import HealthStatus, LossReason
+
+
+class AuditLogCollector(Collector):
+    """The counters of one log, as metrics whose names begin with `auditlog_`."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+
+    def collect(self) -> Iterator[Metric]:
+        """Read one snapshot and turn it into metric families."""
+        stats = self._audit.stats()
+        for name, text, value in (
+            ("submitted", "Records handed over.", stats.submitted),
+            ("written", "Rows committed to PostgreSQL.", stats.written),
+            ("spooled", "Rows on disk, waiting to be shipped.", stats.spooled),
+            ("dead_lettered", "Rows set aside because they cannot be stored.", stats.dead_lettered),
+            ("batches", "Transactions committed.", stats.batches),
+            ("retries", "Attempts that failed and were repeated.", stats.retries),
+        ):
+            yield CounterMetricFamily(f"auditlog_{name}", text, value=value)
+        dropped = CounterMetricFamily("auditlog_dropped", "Rows lost.", labels=["reason"])
+        for reason in LossReason:
+            # Every reason, also at 0: an alert on an increase needs a first sample.
+            dropped.add_metric([reason.value], stats.dropped_by_reason.get(reason, 0))
+        yield dropped
+        yield GaugeMetricFamily(
+            "auditlog_pending_rows", "Rows accepted and not yet committed.", value=stats.pending
+        )
+        yield GaugeMetricFamily(
+            "auditlog_pending_bytes", "Their size, as encoded.", value=stats.queued_bytes
+        )
+        healthy = self._audit.health().status is HealthStatus.OK
+        yield GaugeMetricFamily(
+            "auditlog_healthy", "1 when rows flow, 0 when not.", value=int(healthy)
+        )

@@ -1,0 +1,251 @@
+"""A DSN → what is wrong with the database behind it, and how to mend each thing.
+
+Blocking; reads only. Every finding stands for itself: a check that cannot be made says so and
+does not keep the others from being made. No password is ever part of a finding.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, LiteralString, TypeAlias
+
+import psycopg
+
+from auditlog.errors import MigrationError
+from auditlog.postgres.causes import (
+    NEWEST_SERVER,
+    OLDEST_SERVER,
+    Connection,
+    connect,
+    explain,
+    wrong_encoding,
+    wrong_version,
+)
+from auditlog.postgres.migrate import plan, status
+from auditlog.tables import BATCHES, TABLES
+
+MAX_CLOCK_SKEW_S = 2.0
+
+Clock: TypeAlias = Callable[[], float]
+State: TypeAlias = Literal["ok", "warning", "failed"]
+Problem: TypeAlias = tuple[State, str, str]
+Check: TypeAlias = Callable[[Connection], Iterator[Problem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    """`warning`: rows are stored all the same."""
+    detail: str
+    """What was found, or what is wrong."""
+    remedy: str = ""
+
+
+def diagnose(dsn: str, *, clock: Clock = time.time) -> list[Finding]:
+    """Look at everything that a sink relies on. Blocks for some round trips, or until a time-out.
+
+    Args:
+        dsn: A libpq connection string; `embedded:` is for `resolve_dsn` first.
+        clock: The clock that stamps the records, in seconds since the Unix epoch.
+    """
+    try:
+        conn = connect(dsn)
+    except psycopg.Error as error:
+        return [Finding("connection", "failed", *explain(error))]
+    with conn:
+        findings = [Finding("connection", "ok", _whereabouts(conn))]
+        for name, check in _CHECKS.items():
+            findings.extend(_findings(name, check, conn))
+        findings.extend(_findings("clock", lambda conn: _clock_skew(conn, clock), conn))
+        findings.extend(_findings("pooler", lambda conn: _pooler(conn, dsn), conn))
+    return findings
+
+
+def _findings(name: str, check: Check, conn: Connection) -> list[Finding]:
+    try:
+        return [Finding(name, *problem) for problem in check(conn)]
+    except psycopg.Error as error:
+        return [Finding(name, "failed", *explain(error))]
+
+
+def _whereabouts(conn: Connection) -> str:
+    info = conn.info
+    return f"database {info.dbname} on {info.host or 'a local socket'} as {info.user}"
+
+
+def _server_version(conn: Connection) -> Iterator[Problem]:
+    version = conn.info.server_version
+    shown = f"PostgreSQL {version // 10_000}.{version % 10_000}"
+    if cause := wrong_version(version):
+        yield "failed", *cause
+    elif version // 10_000 > NEWEST_SERVER:
+        tried = f"use {OLDEST_SERVER} to {NEWEST_SERVER}, or look for a newer auditlog-postgres"
+        yield "warning", f"{shown} is newer than this package was tried with", tried
+    else:
+        yield "ok", shown, ""
+
+
+def _encoding(conn: Connection) -> Iterator[Problem]:
+    encoding = conn.info.parameter_status("server_encoding")
+    cause = wrong_encoding(encoding)
+    yield ("failed", *cause) if cause else ("ok", str(encoding), "")
+
+
+def _writable(conn: Connection) -> Iterator[Problem]:
+    standby, read_only = _row(
+        conn, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
+    )
+    if standby:
+        remedy = "use the DSN of the primary, or target_session_attrs=read-write with both hosts"
+        yield "failed", "the server is a standby and takes no writes", remedy
+    elif read_only:
+        remedy = "ALTER ROLE or ALTER DATABASE ... SET default_transaction_read_only = off"
+        yield "failed", "transactions are read-only here", remedy
+    else:
+        yield "ok", "takes writes", ""
+
+
+def _schema(conn: Connection) -> Iterator[Problem]:
+    if _row(conn, "SELECT count(*) FROM pg_namespace WHERE nspname = 'logstore'") == (0,):
+        yield "failed", "the schema is missing", "auditlog migrate"
+        return
+    try:
+        entries = status(conn)
+        pending = plan(entries)
+    except psycopg.errors.InsufficientPrivilege:
+        grant = _grant(conn, "USAGE ON SCHEMA logstore", "SELECT ON logstore.migrations")
+        yield "warning", "this role may not read which migrations were applied", grant
+        return
+    except MigrationError as error:
+        problem, _, remedy = str(error).partition(": ")
+        yield "failed", problem, remedy
+        return
+    if pending:
+        names = ", ".join(migration.file_name for migration in pending)
+        yield "failed", f"the schema is older than the package: {names} missing", "auditlog migrate"
+    else:
+        yield "ok", f"migration {entries[-1].version}, the newest", ""
+
+
+def _rights(conn: Connection) -> Iterator[Problem]:
+    rights = dict(conn.execute(_RIGHTS, [_NAMES]).fetchall())
+    missing = [right for right, is_held in rights.items() if not is_held]
+    if missing:
+        yield "failed", "this role lacks " + ", ".join(missing), _grant(conn, *missing)
+    elif rights:
+        yield "ok", "may write to every table of the sink", ""
+
+
+def _append_only_guard(conn: Connection) -> Iterator[Problem]:
+    guards = dict(conn.execute(_GUARDS, [_NAMES]).fetchall())
+    unguarded = {table: state for table, state in guards.items() if state not in ("O", "A")}
+    for table, state in unguarded.items():
+        remedy = _ENABLE_GUARD if state else _CREATE_GUARD
+        yield "failed", f"logstore.{table} can be changed: no guard", remedy.format(table=table)
+    if guards and not unguarded:
+        yield "ok", "UPDATE, DELETE and TRUNCATE are refused", ""
+
+
+def _durability(conn: Connection) -> Iterator[Problem]:
+    is_safe = True
+    for setting, consequence in _RISKY_WHEN_OFF.items():
+        if _row(conn, "SELECT current_setting(%s)", setting) == ("off",):
+            is_safe = False
+            yield "warning", f"{setting} is off: {consequence}", f"set {setting} = on"
+    if is_safe:
+        yield "ok", "what is committed survives a crash of the server", ""
+
+
+def _clock_skew(conn: Connection, clock: Clock) -> Iterator[Problem]:
+    samples = []
+    for _ in range(3):
+        before = clock()
+        (server,) = _row(conn, "SELECT extract(epoch FROM clock_timestamp())::float8")
+        after = clock()
+        samples.append((after - before, server - (before + after) / 2))
+    # The quickest round trip knows best; the server's clock was read somewhere within it.
+    round_trip, ahead = min(samples)
+    if abs(ahead) > MAX_CLOCK_SKEW_S + round_trip / 2:
+        problem = f"the server's clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}"
+        yield "warning", problem, "synchronise both by NTP: log_date comes from this machine"
+    else:
+        yield "ok", f"within {MAX_CLOCK_SKEW_S:.0f} s of the server's", ""
+
+
+def _pooler(conn: Connection, dsn: str) -> Iterator[Problem]:
+    backend = "SELECT pg_backend_pid()"
+    # A pooler makes up the number that it gives the client as its backend.
+    if _row(conn, backend) == (conn.info.backend_pid,):
+        yield "ok", "none, a direct connection", ""
+        return
+    with connect(dsn) as other:
+        # Two open sessions on one backend: they take turns by transaction.
+        is_shared = any(_row(conn, backend) == _row(other, backend) for _ in range(5))
+    if is_shared:
+        remedy = "the sink can do with it; give auditlog migrate and partitions a direct DSN"
+        yield "warning", "a pooler in transaction mode", remedy
+    else:
+        yield "ok", "a pooler in session mode", ""
+
+
+def _grant(conn: Connection, *rights: str) -> str:
+    (role,) = _row(conn, "SELECT quote_ident(current_user)")
+    return " ".join(f"GRANT {right} TO {role};" for right in rights)
+
+
+def _row(conn: Connection, query: LiteralString, *parameters: object) -> tuple[Any, ...]:
+    row: tuple[Any, ...] | None = conn.execute(query, parameters).fetchone()
+    if row is None:
+        raise psycopg.DataError(f"no row from {query}")
+    return row
+
+
+_NAMES = [table.name for table in (*TABLES, BATCHES)]
+
+_CHECKS: dict[str, Check] = {
+    "server": _server_version,
+    "encoding": _encoding,
+    "writable": _writable,
+    "schema": _schema,
+    "rights": _rights,
+    "append-only": _append_only_guard,
+    "durability": _durability,
+}
+
+_RISKY_WHEN_OFF = {
+    "fsync": "a crash of the machine can destroy the whole database",
+    "full_page_writes": "a crash of the machine can destroy pages",
+    "synchronous_commit": "a crash of the server takes the last commits along, ledger and all",
+}
+
+_TABLES = """
+    SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'logstore' AND c.relkind IN ('r', 'p') AND c.relname = ANY (%s)
+"""
+
+# ON CONFLICT (batch_id) reads the column, so INSERT alone would not do.
+_RIGHTS: LiteralString = f"""
+    WITH tables AS ({_TABLES})
+    SELECT 'USAGE ON SCHEMA logstore', has_schema_privilege(oid, 'USAGE')
+    FROM pg_namespace WHERE nspname = 'logstore'
+    UNION ALL
+    SELECT 'INSERT ON logstore.' || relname, has_table_privilege(oid, 'INSERT') FROM tables
+    UNION ALL
+    SELECT 'SELECT (batch_id) ON logstore.batches', has_column_privilege(oid, 'batch_id', 'SELECT')
+    FROM tables WHERE relname = 'batches'
+"""  # noqa: S608  # our own constants
+
+_GUARDS: LiteralString = f"""
+    SELECT relname, guard.tgenabled::text
+    FROM ({_TABLES}) AS tables
+    LEFT JOIN pg_trigger guard ON guard.tgrelid = tables.oid AND guard.tgname = 'append_only'
+"""  # noqa: S608  # our own constants
+
+_ENABLE_GUARD = "ALTER TABLE logstore.{table} ENABLE TRIGGER append_only;"
+_CREATE_GUARD = (
+    "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON logstore.{table}"
+    " FOR EACH STATEMENT EXECUTE FUNCTION logstore.refuse_change();"
+)
