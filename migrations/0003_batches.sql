@@ -35,6 +35,7 @@ COMMENT ON COLUMN logstore.batches.bytes IS 'Length of the encoded rows.';
 COMMENT ON COLUMN logstore.batches.first_log_date IS 'Smallest log_date in the batch.';
 COMMENT ON COLUMN logstore.batches.last_log_date IS 'Largest log_date in the batch.';
 COMMENT ON COLUMN logstore.batches.sha256 IS 'SHA-256 of the encoded rows, 32 bytes.';
+COMMENT ON INDEX logstore.batches_sequence_key IS 'The batches after the one seen last';
 
 REVOKE ALL ON logstore.batches FROM PUBLIC;
 

@@ -71,7 +71,7 @@ class AuditLog:
             self._start_lazily()
         try:
             table, row = self._encoder.encode(record)
-            lost = self._buffer.put(table, row, low_priority=record.low_priority)
+            lost = self._buffer.put(table, row, record.low_priority)
         except Exception as error:  # noqa: BLE001  # never an error of the request
             self._buffer.drop(LossReason.UNENCODABLE)
             self.reporter.report(

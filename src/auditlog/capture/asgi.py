@@ -83,7 +83,7 @@ class AuditMiddleware:
         outer = current.get()
         current.set(exchange)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(scope, exchange.receive, exchange.outgoing())
         except BaseException as error:
             exchange.finish(error)
             raise

@@ -22,6 +22,7 @@ from auditlog.reporting import describe
 Identify: TypeAlias = Callable[[Scope], str | None]
 
 _INFO, _WARN, _ERROR = (int(level) for level in (LogLevel.INFO, LogLevel.WARN, LogLevel.ERROR))
+_NOTHING, _NO_HEADERS = Level.NONE, Level.METADATA
 # Plain strings: an enumeration's member costs a call where a string costs nothing.
 OK = str(RequestOutcome.OK)
 CLIENT_ERROR = str(RequestOutcome.CLIENT_ERROR)
@@ -93,7 +94,9 @@ class Exchange(Annotations):
         "ended_ns",
         "error_type",
         "log_id",
+        "method",
         "outcome",
+        "path",
         "scope",
         "started_ns",
         "started_us",
@@ -103,10 +106,12 @@ class Exchange(Annotations):
 
     protocol = 0
 
-    def __init__(self, capture: Capture, scope: Scope) -> None:
+    def __init__(self, capture: Capture, scope: Scope, method: str, path: str) -> None:
         Annotations.__init__(self)
         self.capture = capture
         self.scope = scope
+        self.method = method
+        self.path = path
         # The wall clock says when, the monotonic one how long: the wall may be set meanwhile.
         self.started_us = time.time_ns() // 1000
         self.started_ns = time.perf_counter_ns()
@@ -134,14 +139,6 @@ class Exchange(Annotations):
         """Fix status, its source and the outcome."""
         raise NotImplementedError
 
-    def method(self) -> str:
-        """The method as the client sent it."""
-        raise NotImplementedError
-
-    def path(self) -> str:
-        """The path that the policy's globs are matched with."""
-        raise NotImplementedError
-
     def route(self) -> str | None:
         """The template, or full method name, that served the request."""
         raise NotImplementedError
@@ -154,30 +151,32 @@ class Exchange(Annotations):
         """The request's headers as they came."""
         raise NotImplementedError
 
+    def facts(self) -> dict[str, Any]:
+        """Begin the metadata: outcome, source of the status, and the connection's."""
+        raise NotImplementedError
+
     def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
-        """Add what only this protocol knows."""
+        """Add how this request went on the wire."""
         raise NotImplementedError
 
     def _submit(self) -> None:
         capture = self.capture
         self._identify()
-        method, path, route = self.method(), self.path(), self.route()
+        route = self.route()
+        outcome = self.outcome
         decision = capture.policy.decide(
             self.protocol,
-            method,
-            path,
+            self.method,
+            self.path,
             route,
             self.status,
-            self.outcome,
+            outcome,
             self.user_id,
             self.instance_id,
         )
-        if decision.level is Level.NONE:
+        if decision.level is _NOTHING:
             return
-        metadata: dict[str, Any] = {
-            "audit.outcome": self.outcome,
-            "audit.status_source": self.status_source,
-        }
+        metadata = self.facts()
         if route is not None:
             metadata["http.route"] = route
         if decision.rule is not None:
@@ -186,17 +185,21 @@ class Exchange(Annotations):
             metadata["error.type"] = self.error_type
         self.describe(metadata, decision)
         if self.metadata:
-            metadata.update(capture.redactor.json(self.metadata))
-        level = self._log_level() if self.level is None else self.level
+            # What we say of the request is not overwritten by what its handler says.
+            metadata = {**capture.redactor.json(self.metadata), **metadata}
+        level = self.level
+        if level is None:
+            # A background task may break after the client was served.
+            level = _ERROR if self.error_type and outcome is OK else _LEVEL_OF[outcome]
         low_priority = decision.low_priority
         capture.recorder.submit(
             LogRecord(
                 self.started_us,
                 self.protocol,
                 self.target(),
-                method,
+                self.method,
                 None
-                if decision.level is Level.METADATA
+                if decision.level is _NO_HEADERS
                 else capture.redactor.headers(self.raw_headers()),
                 self.status,
                 (self.ended_ns - self.started_ns) // 1_000_000,
@@ -212,14 +215,9 @@ class Exchange(Annotations):
                 self.instance_id,
                 self.log_id,
                 None,
-                self.outcome is OK if low_priority is None else low_priority,
+                outcome is OK if low_priority is None else low_priority,
             )
         )
-
-    def _log_level(self) -> int:
-        level = _LEVEL_OF[self.outcome]
-        # The client was served, and then something broke: a background task, for one.
-        return _ERROR if level == _INFO and self.error_type is not None else level
 
     def _identify(self) -> None:
         """Ask the callables for what no handler has said."""

@@ -45,19 +45,16 @@ class AsgiExchange(Exchange):
 
     protocol = HTTP
 
-    def __init__(self, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
-        Exchange.__init__(self, capture, scope)
+    def __init__(
+        self, capture: Capture, scope: Scope, receive: Receive, send: Send, method: str
+    ) -> None:
+        Exchange.__init__(self, capture, scope, method, scope["path"])
         self._receive = receive
         self._send = send
         # Mounts lengthen it on the way in.
         self._root_path = scope.get("root_path") or ""
         self.disconnected = False
         self.request_id: str | None = None
-
-    def path(self) -> str:
-        """The decoded path."""
-        path: str = self.scope["path"]
-        return path
 
     def route(self) -> str | None:
         """The template of the route that served it."""
@@ -75,11 +72,13 @@ class AsgiExchange(Exchange):
         headers: list[tuple[bytes, bytes]] = self.scope["headers"]
         return headers
 
-    def describe_connection(self, metadata: dict[str, Any]) -> None:
-        """Add addresses, versions and correlation."""
+    def facts(self) -> dict[str, Any]:
+        """Outcome, addresses and correlation: what metadata begins with."""
         scope = self.scope
-        metadata["url.scheme"] = scope.get("scheme", "http")
-        metadata["network.protocol.version"] = scope.get("http_version", "1.1")
+        metadata: dict[str, Any] = {
+            "audit.outcome": self.outcome,
+            "audit.status_source": self.status_source,
+        }
         headers = scope["headers"]
         client = scope.get("client")
         peer = client[0] if client else None
@@ -94,6 +93,7 @@ class AsgiExchange(Exchange):
             metadata["span_id"] = span_id
         if request_id is not None:
             metadata["audit.request_id"] = request_id
+        return metadata
 
     def note_error(self, error: BaseException | None) -> None:
         """Keep the type of what the application raised, unless it only says the client left."""
@@ -118,7 +118,7 @@ class HttpExchange(AsgiExchange):
     )
 
     def __init__(self, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
-        AsgiExchange.__init__(self, capture, scope, receive, send)
+        AsgiExchange.__init__(self, capture, scope, receive, send, scope["method"])
         self._first_byte_ns = 0
         self._messages_out = 0
         self._completed = False
@@ -126,9 +126,7 @@ class HttpExchange(AsgiExchange):
         self._request_body: BodyTee | None = None
         self._response_body: BodyTee | None = None
         self._response_headers: list[tuple[bytes, bytes]] = []
-        self._body_rule: Rule | None = capture.policy.wants_body(
-            HTTP, scope["method"], scope["path"]
-        )
+        self._body_rule: Rule | None = capture.policy.wants_body(HTTP, self.method, self.path)
         if self._body_rule is not None:
             self._request_body = BodyTee(capture.max_body_bytes)
             self._response_body = BodyTee(capture.max_body_bytes)
@@ -149,8 +147,6 @@ class HttpExchange(AsgiExchange):
 
     async def send(self, message: Message) -> None:
         """Pass a message to the server; what the server refuses is not counted as sent."""
-        if self.capture.echo_request_id and message.get("type") == "http.response.start":
-            message = self._with_request_id(message)
         try:
             await self._send(message)
         except OSError:
@@ -164,17 +160,28 @@ class HttpExchange(AsgiExchange):
                 if self._response_body is not None:
                     self._response_body.feed(body)
             self._messages_out += 1
-            if not message.get("more_body") and not self._trailers:
-                self._end()
+            if not message.get("more_body") and not self._trailers and not self.ended_ns:
+                self.ended_ns = time.perf_counter_ns()
+                self._completed = True
         elif kind == "http.response.start":
-            self._note_start(message)
+            status = message.get("status")
+            self.status = status if type(status) is int else _number(status)
+            self.status_source = WIRE
+            self._first_byte_ns = time.perf_counter_ns()
+            if "trailers" in message or self._response_body is not None:
+                self._note_start(message)
         else:
             self._note_other(kind, message)
 
-    def method(self) -> str:
-        """The method as it was sent."""
-        method: str = self.scope["method"]
-        return method
+    async def send_with_request_id(self, message: Message) -> None:
+        """Do what `send` does, and let the client know the request's id."""
+        if message.get("type") == "http.response.start":
+            message = self._with_request_id(message)
+        await self.send(message)
+
+    def outgoing(self) -> Send:
+        """The `send` for the application."""
+        return self.send_with_request_id if self.capture.echo_request_id else self.send
 
     def conclude(self, error: BaseException | None) -> None:
         """Tell the status that was sent from one that is only probable."""
@@ -194,7 +201,6 @@ class HttpExchange(AsgiExchange):
 
     def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
         """Add sizes, times and bodies."""
-        self.describe_connection(metadata)
         if self.bytes_in:
             metadata["http.request.body.size"] = self.bytes_in
         if self.bytes_out:
@@ -216,13 +222,8 @@ class HttpExchange(AsgiExchange):
                 metadata[key] = describe(tee, content_type, encoding, rule, redactor)
 
     def _note_start(self, message: Message) -> None:
-        status = message.get("status")
-        self.status = status if type(status) is int else _number(status)
-        self.status_source = WIRE
-        self._first_byte_ns = time.perf_counter_ns()
         self._trailers = bool(message.get("trailers"))
-        if self._response_body is not None:
-            self._response_headers = list(message.get("headers") or ())
+        self._response_headers = list(message.get("headers") or ())
 
     def _note_other(self, kind: object, message: Message) -> None:
         """The extensions that end a response; all others only pass."""

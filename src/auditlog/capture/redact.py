@@ -129,6 +129,9 @@ class Redactor:
 
     def _is_plain(self, query: bytes) -> bool:
         """Is it a row of `name=value` with nothing to hide?"""
+        # %3A is `:` and %3D is `=`, with which a value may assign; %25 may hide them.
+        if b"%3" in query or b"%25" in query:
+            return False
         verdict = 0
         for parameter in query.decode("ascii").split("&"):
             name, _, value = parameter.partition("=")
@@ -138,7 +141,7 @@ class Redactor:
         return not verdict & SECRET and verdict & _HIDES_STATE != _HIDES_STATE
 
 
-_HARMLESS_QUERY = _HARMLESS + b"&="
+_HARMLESS_QUERY = _HARMLESS + b"&=%"
 
 
 def _printable(text: str) -> str:

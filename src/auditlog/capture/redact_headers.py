@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from auditlog.capture.keyed_hash import REDACTED, Mask
+from auditlog.capture.remembered import Remembered
 from auditlog.capture.secret_names import SecretNames, normalise
 from auditlog.errors import SettingsError
 
 Show: TypeAlias = Callable[[str], str]
+Entry: TypeAlias = tuple[str, Show | None] | None
 
 # IANA's registry of HTTP authentication schemes, and what large services use beside it. Only a
 # known word is shown: any other first word may be half of the secret.
@@ -69,7 +71,7 @@ _URL_HEADERS = frozenset(
 _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*:)//(?:[^/?#\\]*@)?([\w.~%-]+(?::\d{1,5})?|\[[\w:.%]+\](?::\d{1,5})?)(?=[/?#]|\Z)"
 )
-_COOKIE = re.compile(r'\s*([^=;]*)(=?)((?:"(?:[^"\\]|\\.)*+"\s*(?=;|\Z)|[^;]*))(;|\Z)')
+_COOKIE_PAIR = re.compile(r'(?:"[^"]*+"(?=\s*(?:;|\Z))|[^;"]|")+')
 _COOKIE_ATTRIBUTE = re.compile(
     r"(?i:expires=[\w ,:+-]*|(?:max-age|domain|path|samesite|priority|version)=[\w./ -]*"
     r"|secure|httponly|partitioned)"
@@ -82,11 +84,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MAX_COOKIE_NAME = 64
 _MAX_EMPTY_COOKIE_NAME = 32
 _MAX_SUBPROTOCOL = 32
-_MAX_REMEMBERED = 1024
-_MAX_REMEMBERED_LENGTH = 128
+_SHORTEST_ORIGIN = len("https://")
 
 
-class HeaderPlan(dict[bytes, tuple[str, Show | None] | None]):
+class HeaderPlan(Remembered[bytes, Entry]):
     """Raw name → lower-case name and how to show the value; None for what is not kept.
 
     Raises:
@@ -96,29 +97,21 @@ class HeaderPlan(dict[bytes, tuple[str, Show | None] | None]):
     def __init__(
         self, allowed: Iterable[str], names: SecretNames, mask: Mask, redact_url: Show
     ) -> None:
-        super().__init__()
-        allowed = {name.lower() for name in allowed}
-        self._all = "*" in allowed
-        self._allowed = frozenset(allowed - {"*"})
+        super().__init__(self._entry)
+        self._allowed = frozenset(name.lower() for name in allowed)
+        self._all = "*" in self._allowed
         self._verdicts = names.headers
         self._values = _Values(mask, names, redact_url)
-        for name in self._allowed:
+        for name in self._allowed - {"*"}:
             if not _TOKEN.fullmatch(name.removeprefix(":")):
                 raise SettingsError(
                     f"capture_headers: {name!r} is no header name; write names, or '*' for all"
                 )
-            self[name.encode()] = (name, self._show(name))
+            self[name.encode()] = self._entry(name.encode())
 
-    def __missing__(self, raw: bytes) -> tuple[str, Show | None] | None:
+    def _entry(self, raw: bytes) -> Entry:
         name = raw.decode("latin-1").lower()
-        kept = self._all or name in self._allowed
-        entry = (name, self._show(name)) if kept else None
-        # Clients choose the names: forget all rather than let them fill the memory.
-        if len(raw) <= _MAX_REMEMBERED_LENGTH:
-            if len(self) >= _MAX_REMEMBERED:
-                self.clear()
-            self[raw] = entry
-        return entry
+        return (name, self._show(name)) if self._all or name in self._allowed else None
 
     def _show(self, name: str) -> Show | None:
         values, normal = self._values, normalise(name)
@@ -136,6 +129,7 @@ class _Values:
     def __init__(self, mask: Mask, names: SecretNames, redact_url: Show) -> None:
         self._mask = mask
         self._verdicts = names.headers
+        self._origins: Remembered[str, str] = Remembered(self._find_origin)
         self.by_ending: dict[str, Show] = {
             "setcookie": self.set_cookie,
             "cookie": self.cookie,
@@ -168,8 +162,9 @@ class _Values:
 
     def cookie(self, value: str) -> str:
         """Keep the names: `session=[REDACTED]; theme=[REDACTED]`."""
-        pairs = (found.group(1, 2, 3) for found in _COOKIE.finditer(value) if found[0])
-        return "; ".join([self._cookie_pair(*pair) for pair in pairs])
+        # Servers differ on whether a quoted value may hold a semicolon.
+        pairs = value.split(";") if '"' not in value else _COOKIE_PAIR.findall(value)
+        return "; ".join([self._cookie_pair(pair.strip()) for pair in pairs])
 
     def set_cookie(self, value: str) -> str:
         """Keep the name and the attributes."""
@@ -182,10 +177,9 @@ class _Values:
 
     def origin(self, value: str) -> str:
         """Keep scheme, host and port."""
-        found = _ORIGIN.match(value)
-        if found is None:
-            return value if value in {"null", ""} else self.hidden(value)
-        return f"{found[1]}//{found[2]}"
+        # Up to the first slash behind https://: few of these, so each is worked out once.
+        end = value.find("/", _SHORTEST_ORIGIN)
+        return self._origins[value if end < 0 else value[:end]]
 
     def subprotocols(self, value: str) -> str:
         """Keep protocols; browsers, that can set no header, send tokens among them."""
@@ -201,8 +195,15 @@ class _Values:
         """Keep it, unless it looks like credentials under a mistyped name."""
         return self.authorization(value) if _CREDENTIALS.match(value) else value
 
-    def _cookie_pair(self, name: str, equals: str, value: str) -> str:
-        longest = _MAX_COOKIE_NAME if value.strip("= ") else _MAX_EMPTY_COOKIE_NAME
+    def _cookie_pair(self, pair: str) -> str:
+        name, equals, value = pair.partition("=")
+        longest = _MAX_COOKIE_NAME if value.strip("=") else _MAX_EMPTY_COOKIE_NAME
         if not equals or len(name) > longest:
-            return self.hidden((name + equals + value).strip())
-        return f"{name}={self.hidden(value.strip())}"
+            return self.hidden(pair)
+        return f"{name}={self.hidden(value)}"
+
+    def _find_origin(self, value: str) -> str:
+        found = _ORIGIN.match(value)
+        if found is None:
+            return value if value in {"null", ""} else self.hidden(value)
+        return f"{found[1]}//{found[2]}"

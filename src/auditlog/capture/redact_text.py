@@ -7,22 +7,14 @@ length of the text, whatever it holds. May raise on hostile input: the caller hi
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from auditlog.capture.keyed_hash import REDACTED, Mask, is_mask
-from auditlog.capture.secret_names import (
-    INFIXES,
-    OAUTH,
-    SECRET,
-    STATE,
-    WHOLE_NAMES,
-    SecretNames,
-    decode_fully,
-)
+from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames, decode_fully
 
 # Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
 _SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|(?:[bB]earer|BEARER|[bB]asic|BASIC)[\s+]")
@@ -34,9 +26,21 @@ _HOST = re.compile(r"[^/?#&\\\s]*")
 _HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d{0,5})?")
 # A parameter of this length without a value is no name: `/unsubscribe?<token>`.
 _MAX_BARE_NAME = 32
+
+# One or two words, and what may stand between a name and its value; or the scheme of credentials,
+# if a token follows: that has a digit, "bearer authentication" has none.
+_ASSIGNMENT = re.compile(
+    r"""(?<![\w.-])
+    (?: (?P<scheme> bearer | basic ) [\s+]{1,8} (?= \S{8} ) (?= \S{0,256} [0-9=+] )
+      | (?P<first> [\w.-]++ [ ])? (?P<name> [\w.-]++ ) [\\"'\])]{0,8} [\s+]{0,8}
+        [:=]{1,3} >? [\s+]{0,8} \\{0,4}
+        (?: (?: bearer | basic | digest | dpop | token | negotiate | ntlm ) [\s+]{1,8} )?
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1?""", re.DOTALL)
+_QUOTED_OR_WORD = re.compile(rf"{_QUOTED.pattern}|\S+", re.DOTALL)
 _QUOTES = "\"'"
-_QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?)"""
-_SCHEMES = "bearer|basic|digest|dpop|token|negotiate|ntlm"
 
 
 class TextRedactor:
@@ -45,11 +49,10 @@ class TextRedactor:
     def __init__(
         self, names: SecretNames, mask: Mask, redact_json: Callable[[object], Any]
     ) -> None:
+        self._names = names
         self._verdicts = names.parameters
         self._mask = mask
         self._redact_json = redact_json
-        self._quoted = _assignment_pattern(names.additional, _QUOTED)
-        self._assignment = _assignment_pattern(names.additional, rf"{_QUOTED}|\S+")
 
     def text(self, text: str) -> str:
         """Redact free text: every URL and assignment in it, or the JSON document that it is."""
@@ -59,12 +62,14 @@ class TextRedactor:
         if cleaned is not None:
             return cleaned
         # What is quoted may hold spaces, so it goes before the text is taken apart at them.
-        text = self._quoted.sub(self._hide_assigned, text)
+        text = self._assignments(text, _QUOTED)
         text = _TOKEN.sub(lambda token: self.url(token[0]), text)
-        return self._assignment.sub(self._hide_assigned, text)
+        return self._assignments(text, _QUOTED_OR_WORD)
 
     def url(self, text: str) -> str:
         """Redact a URL, a request target or a query string."""
+        if not _SUSPICIOUS.search(text) and "?" not in text and "//" not in text:
+            return text
         pieces = _PIECE_END.split(_without_userinfo(text))
         verdict = 0
         for name in _NAME.findall(text):
@@ -105,7 +110,7 @@ class TextRedactor:
             return self._mask(value)
         if decoded == value:
             cleaned = self._json_document(value)
-            return self._assignment.sub(self._hide_assigned, value) if cleaned is None else cleaned
+            return self._assignments(value, _QUOTED_OR_WORD) if cleaned is None else cleaned
         cleaned = self.text(decoded)
         return value if cleaned == decoded else quote(cleaned, safe="/:[]", errors="replace")
 
@@ -121,39 +126,37 @@ class TextRedactor:
         # Unchanged is not yet clean: of two equal keys the parser shows only the last.
         return None if cleaned == document else orjson.dumps(cleaned).decode()
 
-    def _hide_assigned(self, found: re.Match[str]) -> str:
-        """Hide the value of `password: x`, `"token" = "x"`, `Bearer x`."""
-        value: str = found["value"]
-        quote_mark = value[:1] if value[:1] in _QUOTES else ""
-        bare = value.strip(quote_mark) if quote_mark else value
-        if is_mask(bare):
-            return found[0]
-        return f"{found['name']}{quote_mark}{self._mask(bare)}{quote_mark}"
+    def _assignments(self, text: str, value_pattern: re.Pattern[str]) -> str:
+        """Hide the value in `password: x`, `"token" = "x"`, `Bearer x`, wherever they stand."""
+        parts: list[str] = []
+        done = position = 0
+        while found := _ASSIGNMENT.search(text, position):
+            position = found.end()
+            if not self._is_secret(found):
+                continue
+            value = value_pattern.match(text, position)
+            if value:
+                parts += (text[done:position], self._hide_quoted(value[0]))
+                done = position = value.end()
+        return "".join([*parts, text[done:]]) if parts else text
+
+    def _is_secret(self, found: re.Match[str]) -> bool:
+        if found["scheme"]:
+            return True
+        first, name = found["first"], found["name"]
+        verdicts = self._names.fields
+        return bool(verdicts[name] or (first and verdicts[first + name]))
+
+    def _hide_quoted(self, value: str) -> str:
+        mark = value[0] if value[0] in _QUOTES else ""
+        bare = value.strip(mark) if mark else value
+        return value if is_mask(bare) else f"{mark}{self._mask(bare)}{mark}"
 
     def _hide(self, value: str) -> str:
         """Hide a value by what it says, so that its hash does not depend on its encoding."""
         if is_mask(value.strip(_QUOTES)):
             return value
         return self._mask(decode_fully(value.replace("+", " "))[0] if self._mask.keyed else value)
-
-
-def _assignment_pattern(additional: Iterable[str], value: str) -> re.Pattern[str]:
-    """A name, what may stand between it and its value, and the value, quoted or not.
-
-    Every repetition before the value is bounded: no start costs more than so many steps.
-    """
-    # The words of a name may be set apart: api-key, api_key.
-    infixes = "|".join("[-_. ]?".join(infix) for infix in INFIXES)
-    wholes = "|".join("[-_. ]?".join(name) for name in sorted({*WHOLE_NAMES, *additional}))
-    name = rf"(?:(?:{infixes})[\w-]{{0,64}}|(?<![^\W_])(?:{wholes}))"
-    assigned = r"[\\\"'\])]{0,8}[\s+]{0,8}[:=]{1,3}>?[\s+]{0,8}\\{0,4}"
-    scheme = rf"(?:(?:{_SCHEMES})[\s+]{{1,8}})?"
-    # A token has a digit, "bearer authentication" has none.
-    credentials = r"\b(?:bearer|basic)[\s+]{1,8}(?=\S{8})(?=\S{0,256}[0-9=+])"
-    return re.compile(
-        rf"(?P<name>{name}{assigned}{scheme}|{credentials})(?P<value>{value})",
-        re.IGNORECASE | re.DOTALL,
-    )
 
 
 def _without_userinfo(text: str) -> str:

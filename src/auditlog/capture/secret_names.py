@@ -6,11 +6,14 @@ it. It judges names only: a secret under an innocent name is not recognised here
 """
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from auditlog.capture.remembered import Remembered
 from auditlog.errors import SettingsError
+
+Verdicts: TypeAlias = Remembered[str, int]
 
 SECRET: Final = 1
 """The value under this name is never shown."""
@@ -131,27 +134,6 @@ _OAUTH_NAMES = frozenset(
     {"accesstoken", "clientid", "code", "error", "idtoken", "responsetype", "sessionstate"}
 )
 _MAX_DECODES = 4
-# Names come from clients: neither their number nor their length may fill the memory.
-_MAX_REMEMBERED = 4096
-_MAX_REMEMBERED_LENGTH = 128
-
-
-class Verdicts(dict[str, int]):
-    """Name → verdict, judged at the first look; forgets everything when it is full."""
-
-    __slots__ = ("_judge",)
-
-    def __init__(self, judge: Callable[[str], int]) -> None:
-        super().__init__()
-        self._judge = judge
-
-    def __missing__(self, name: str) -> int:
-        verdict = self._judge(name)
-        if len(name) <= _MAX_REMEMBERED_LENGTH:
-            if len(self) >= _MAX_REMEMBERED:
-                self.clear()
-            self[name] = verdict
-        return verdict
 
 
 class SecretNames:
@@ -166,9 +148,9 @@ class SecretNames:
         names = self.additional.union(WHOLE_NAMES)
         header_names = names.union(HEADER_NAMES)
         parameter_names = names.union(PARAMETER_NAMES)
-        self.headers = Verdicts(lambda name: _judge(name, header_names))
-        self.parameters = Verdicts(lambda name: _judge_parameter(name, parameter_names))
-        self.fields = Verdicts(lambda name: _judge(name, names))
+        self.headers: Verdicts = Remembered(lambda name: _judge(name, header_names))
+        self.parameters: Verdicts = Remembered(lambda name: _judge_parameter(name, parameter_names))
+        self.fields: Verdicts = Remembered(lambda name: _judge(name, names))
 
 
 def normalise(name: str) -> str:
@@ -179,6 +161,8 @@ def normalise(name: str) -> str:
 def decode_fully(text: str) -> tuple[str, bool]:
     """Undo percent-encoding until nothing changes, and tell whether that point was reached."""
     for _ in range(_MAX_DECODES):
+        if "%" not in text:
+            return text, True
         data = unquote_to_bytes(text.encode("utf-8", "replace"))
         decoded = data.decode("utf-8", "replace")
         if decoded == text:

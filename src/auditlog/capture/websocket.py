@@ -65,7 +65,8 @@ class WebSocketExchange(AsgiExchange):
     )
 
     def __init__(self, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
-        AsgiExchange.__init__(self, capture, scope, receive, send)
+        # Every WebSocket of HTTP/1.1 begins as a GET; the scope has no method.
+        AsgiExchange.__init__(self, capture, scope, receive, send, scope.get("method", "GET"))
         self._accepted = False
         self._subprotocol: str | None = None
         self._close_code: int | None = None
@@ -109,10 +110,9 @@ class WebSocketExchange(AsgiExchange):
             if not message.get("more_body"):
                 self._end()
 
-    def method(self) -> str:
-        """Every WebSocket of HTTP/1.1 begins as a GET; the scope has no method."""
-        method: str = self.scope.get("method", "GET")
-        return method
+    def outgoing(self) -> Send:
+        """The `send` for the application."""
+        return self.send
 
     def conclude(self, error: BaseException | None) -> None:
         """Conclude from the close code, or from the lack of one."""
@@ -128,7 +128,6 @@ class WebSocketExchange(AsgiExchange):
 
     def describe(self, metadata: dict[str, Any], _decision: Decision) -> None:
         """Add how it ended and how much went through."""
-        self.describe_connection(metadata)
         if self._subprotocol is not None:
             metadata["websocket.subprotocol"] = self._subprotocol
         if self._close_code is not None:

@@ -1,7 +1,7 @@
 """The command line: one file per group of commands, each command a thin adapter over a function.
 
-Data goes to stdout, talk to stderr. Typer and rich are the extra `cli`; this module imports neither,
-so that it can say so where they are missing.
+Data goes to stdout, talk to stderr. Typer and rich are the extra `cli`; this module imports
+neither, so that it can say so where they are missing.
 """
 
 import sys
@@ -18,4 +18,6 @@ def main() -> None:
             raise
         sys.stderr.write(NOT_INSTALLED)
         sys.exit(2)
+    except KeyboardInterrupt:  # the imports take a moment
+        sys.exit(130)
     sys.exit(run())

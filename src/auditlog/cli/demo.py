@@ -38,14 +38,23 @@ def demo(
     """
     _check_extra()
     options = Options(seconds=seconds, rate=rate, keep=keep, path=path)
-    with contextlib.closing(_Talk(options.expected)) as talk, run(options, talk) as result:
-        _show(result, as_json=as_json)
-        if keep:
-            _serve_on(result)
+    try:
+        result = _run(options, as_json=as_json)
+    except KeyboardInterrupt:
+        say("Interrupted. Everything is stopped, and what was temporary is removed.")
+        raise typer.Exit(Exit.INTERRUPTED) from None
     if result.kept:
-        say(report.restart_hint(result.kept))
+        say(report.restart_hint(result.kept, result.database))
     if not result.well:
         raise typer.Exit(Exit.NOT_WELL)
+
+
+def _run(options: Options, *, as_json: bool) -> Result:
+    with contextlib.closing(_Talk(options.expected)) as talk, run(options, talk) as result:
+        _show(result, as_json=as_json)
+        if options.keep:
+            _serve_on(result)
+    return result
 
 
 class _Talk(Listener):
@@ -94,10 +103,12 @@ def _show(result: Result, *, as_json: bool) -> None:
         put_json(report.as_json(result))
         return
     stdout().print(report.render(result))
-    say(report.look_hint(result))
+    if not result.kept:
+        say(report.keep_hint(result.database))
 
 
 def _serve_on(result: Result) -> None:
-    say(f"Serving at {result.url} until Ctrl-C; try curl {result.url}/orders/7")
+    say(f"To look for yourself:\n{report.look_line(result.database)}")
+    say(f"Serving at {result.url} until Ctrl-C; try: curl {result.url}/orders/7")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()

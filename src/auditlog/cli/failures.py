@@ -1,10 +1,12 @@
 """An exception → one line with the remedy, and an exit code. No password of a DSN gets through."""
 
+import contextlib
 import enum
 import re
 import traceback
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.demo.processes import DemoError
 from auditlog.errors import AuditLogError, EmbeddedError, PolicyError, SettingsError
@@ -25,6 +27,11 @@ EXIT_CODES = (
     "Exit codes: 0 done · 1 what was asked for is not well · 2 usage or settings · 3 no database"
 )
 
+# In a URL, and in a connection string or a URL's query.
+_PASSWORDS = (
+    re.compile(r"://[^:@/\s]*:([^\s]*)@"),
+    re.compile(r"(?i)password\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)"),
+)
 # SQLSTATE classes: connection, authorisation, unknown database, going down, no connection left.
 _NO_DATABASE_SQLSTATES = ("08", "28", "3D", "57P", "533")
 
@@ -61,8 +68,9 @@ def hide_secrets(text: str, dsn: str | None) -> str:
         text = text.replace(dsn, "the DSN")
         for password in _passwords(dsn):
             text = text.replace(password, "***")
-    text = re.sub(r"(://[^:@/\s]*:)[^@\s]*@", r"\1***@", text)
-    return re.sub(r"(?i)(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text)
+    for pattern in _PASSWORDS:
+        text = pattern.sub(lambda found: found[0].replace(found[1], "***"), text)
+    return text
 
 
 def _is_bad_dsn(error: BaseException | None) -> bool:
@@ -76,10 +84,8 @@ def _means_no_database(error: BaseException | None) -> bool:
 
 
 def _passwords(dsn: str) -> set[str]:
-    found = set(re.findall(r"://[^:@/]*:(.*)@", dsn))
-    found |= {value.strip("'") for value in re.findall(r"(?i)password\s*=\s*('[^']*'|[^\s&]+)", dsn)}
-    try:
-        found.add(str(psycopg.conninfo.conninfo_to_dict(dsn).get("password") or ""))
-    except psycopg.Error:
-        pass
-    return {password for password in found if password}
+    found = {password for pattern in _PASSWORDS for password in pattern.findall(dsn)}
+    with contextlib.suppress(psycopg.Error):
+        # Percent-encoding and escapes undone.
+        found.add(str(conninfo_to_dict(dsn).get("password") or ""))
+    return found - {""}

@@ -27,6 +27,7 @@ def group() -> None:
 def explain(
     method: Annotated[str, typer.Argument(help="GET, POST, ...", metavar="METHOD")],
     path: Annotated[str, typer.Argument(help="The path, like /users/42.", metavar="PATH")],
+    *,
     status: Annotated[int | None, typer.Option(help="The status of the answer.")] = None,
     user: Annotated[str | None, typer.Option(help="The user; '' for nobody.")] = None,
     tenant: Annotated[str | None, typer.Option(help="The tenant; '' for none.")] = None,
@@ -81,8 +82,8 @@ def _show(explanation: Explanation) -> None:
                 for report in explanation.rules
             ),
         )
-    decided_by = f"rule {explanation.rule!r}" if explanation.rule else "no rule applies: the default"
-    unless = "" if explanation.certain else ", unless a rule applies that may"
+    decided_by = f"rule {explanation.rule!r}" if explanation.rule else "the default"
+    unless = "" if explanation.certain else "; but see the rules that may apply"
     put(f"{explanation.level.name.lower()} ({decided_by}{unless})")
     for line in explanation.stored or ("nothing is stored",):
         put(f"  {line}")

@@ -6,17 +6,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-
+from typing import IO, TypeAlias
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+
+Output: TypeAlias = IO[bytes] | int
+_Handler: TypeAlias = Callable[[int, FrameType | None], object] | signal.Handlers
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
+# A proxy of the user's environment has no business on the loopback interface.
+_LOOPBACK_ONLY: Mapping[str, str] = {"no_proxy": "*"}
 
 
 class DemoError(RuntimeError):
@@ -52,22 +58,25 @@ def uvicorn(factory: str, log: Path, *, dsn: str, http: str = "auto") -> Iterato
 
 @contextmanager
 def child(
-    module_line: str, *, stdout: object, stderr: object = subprocess.STDOUT, **environment: str
+    module_and_options: str, *, stdout: Output, stderr: Output = subprocess.STDOUT, **env: str
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Run `python -m …` in a session of its own, so that Ctrl-C reaches only us; end it after."""
-    process = subprocess.Popen(  # noqa: S603  # our own modules
-        [sys.executable, "-m", *module_line.split()],
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,  # type: ignore[arg-type]  # a file or PIPE
-        stderr=stderr,  # type: ignore[arg-type]  # likewise
-        text=True,
-        env={**os.environ, **_LOOPBACK_ONLY, **environment},
-        start_new_session=True,
-    )
+    """Run `python -m ...` in a session of its own, so that Ctrl-C reaches only us; end it after."""
+    process: subprocess.Popen[str] | None = None
     try:
+        with uninterrupted():
+            process = subprocess.Popen(  # noqa: S603  # our own modules
+                [sys.executable, "-m", *module_and_options.split()],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+                env={**os.environ, **_LOOPBACK_ONLY, **env},
+                start_new_session=True,
+            )
         yield process
     finally:
-        _stop(process)
+        if process is not None:
+            _stop(process)
 
 
 @contextmanager
@@ -89,6 +98,11 @@ def uninterrupted() -> Iterator[None]:
                 raise KeyboardInterrupt
 
 
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the end of a log file."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
 def _port(process: "subprocess.Popen[str]", log: Path) -> int:
     """Wait for uvicorn to say where it listens."""
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -98,11 +112,6 @@ def _port(process: "subprocess.Popen[str]", log: Path) -> int:
             return int(found[1])
         time.sleep(0.02)
     raise DemoError(f"the demo's server does not start; its last words:\n{tail(log)}")
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the end of a log file."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
@@ -122,14 +131,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _handled(handler: object) -> Iterator[None]:
-    previous = {number: signal.signal(number, handler) for number in _SIGNALS}  # type: ignore[arg-type]  # a function or SIG_IGN
+def _handled(handler: _Handler) -> Iterator[None]:
+    # What was ignored before (nohup, a script's background) stays ignored.
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
-
-
-# A proxy of the user's environment has no business on the loopback interface.
-_LOOPBACK_ONLY: Mapping[str, str] = {"no_proxy": "*", "PYTHONUNBUFFERED": "1"}

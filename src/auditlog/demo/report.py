@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from auditlog.demo.compare import Comparison
-from auditlog.demo.run import AUDITED, Result
+from auditlog.demo.run import AUDITED, Latency, Result
+from auditlog.postgres.embedded import EmbeddedServer
 from auditlog.records import LogLevel
 
 LAST_ROWS = 16
 LOOK = (
-    "SELECT log_date, request_method, request_url, response_status, user_id, metadata"
-    " FROM logstore.logs ORDER BY log_date DESC LIMIT 20"
+    "SELECT log_date, request_method, left(request_url, 60) AS url, response_status, user_id,"
+    " event_type FROM logstore.logs ORDER BY log_date DESC LIMIT 20"
 )
 _NAMED_AT_MOST = 10
 _LEVEL_STYLES = {LogLevel.WARN: "yellow", LogLevel.ERROR: "red"}
@@ -70,46 +72,53 @@ def as_json(result: Result) -> dict[str, Any]:
         "elapsed_s": round(result.elapsed_s, 3),
         "rows_per_s": round(comparison.stored / result.elapsed_s, 1),
         "latency_ms": {
-            f"p{share * 100:.0f}": dict(
-                zip(("audited", "bare"), result.latency.percentiles(share), strict=True)
-            )
-            for share in (0.5, 0.99)
+            name: {"audited": round(audited, 3), "bare": round(bare, 3)}
+            for name, (audited, bare) in _percentiles(result.latency).items()
         },
         "kept": None if result.kept is None else str(result.kept),
     }
 
 
-def look_hint(result: Result) -> str:
-    """Return the line with which to look for oneself."""
-    when = "while it serves" if result.kept else "run again with --keep, and while it serves"
-    return f"To look for yourself, {when}:\n  {result.database.psql_command} -c {shlex.quote(LOOK)}"
+def look_line(database: EmbeddedServer) -> str:
+    """Return the shell line with which to look for oneself, while the database runs."""
+    return f"  {database.psql_command} -c {shlex.quote(LOOK)}"
 
 
-def restart_hint(kept: Path) -> str:
-    """Return the line that serves the same data again."""
+def keep_hint(database: EmbeddedServer) -> str:
+    """Tell how to look for oneself, after a run that keeps nothing."""
+    return (
+        "To look for yourself, run it with --keep; it then serves on, and tells the line, such as\n"
+        + look_line(database)
+    )
+
+
+def restart_hint(kept: Path, database: EmbeddedServer) -> str:
+    """Tell how to serve the same data again, and look at it."""
     dsn = shlex.quote(f"embedded:{kept}")
     return (
         f"The data stays in {kept}. To serve it again:\n"
-        f"  AUDITLOG_DSN={dsn} {shlex.quote(sys.executable)} -m uvicorn --factory {AUDITED}"
+        f"  AUDITLOG_DSN={dsn} {shlex.quote(sys.executable)} -m uvicorn --factory {AUDITED}\n"
+        f"and meanwhile, to look for yourself:\n{look_line(database)}"
     )
 
 
 def _last_rows(conn: psycopg.Connection[Any]) -> Table:
-    table = Table(title="The last rows of logstore.logs", title_justify="left", expand=False)
-    table.add_column("time", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    table.add_column("url", overflow="ellipsis", no_wrap=True, max_width=38)
-    table.add_column("status", justify="right")
-    table.add_column("ms", justify="right")
-    table.add_column("user")
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("level")
+    table = _table("The last rows of logstore.logs")
+    # All but the URL are as wide as they need to be, in 80 columns too.
+    table.add_column("time", min_width=8)
+    table.add_column("method", min_width=6)
+    table.add_column("url", overflow="ellipsis", min_width=12, max_width=60)
+    table.add_column("status", min_width=6, justify="right")
+    table.add_column("ms", min_width=4, justify="right")
+    table.add_column("user", min_width=5)
+    table.add_column("outcome", min_width=17)
+    table.add_column("level", min_width=5)
     rows = conn.execute(_LAST_ROWS_SQL, [LAST_ROWS]).fetchall()
     for when, method, url, status, duration_ms, user, outcome, number in rows:
         level = LogLevel(number)
         cells = (method, url, status, duration_ms, user, outcome, level.name.lower())
         table.add_row(
-            f"{when:%H:%M:%S.%f}"[:-3],
+            f"{when:%H:%M:%S}",
             # Text, not markup: a URL may hold brackets.
             *(Text("" if cell is None else str(cell)) for cell in cells),
             style=_LEVEL_STYLES.get(level),
@@ -120,13 +129,24 @@ def _last_rows(conn: psycopg.Connection[Any]) -> Table:
 def _outcomes(conn: psycopg.Connection[Any], run_id: str) -> Table:
     rows = conn.execute(_OUTCOMES_SQL, [f"{run_id}-"]).fetchall()
     total = sum(count for _, count in rows) or 1
-    table = Table(title="By outcome", title_justify="left")
+    table = _table("By outcome")
     table.add_column("outcome")
     table.add_column("rows", justify="right")
     table.add_column("share", justify="right")
     for outcome, count in rows:
         table.add_row(outcome, str(count), f"{count / total:.1%}")
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
 
 
 def _figures(result: Result) -> Table:
@@ -140,13 +160,16 @@ def _figures(result: Result) -> Table:
     grid.add_row("dropped", str(result.stats["dropped"]), "as the application counts")
     rate = comparison.stored / result.elapsed_s
     grid.add_row("rows/s", f"{rate:.0f}", f"over {result.elapsed_s:.1f} s; the pace, not the limit")
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        audited, bare = latency.percentiles(share)
+    for name, (audited, bare) in _percentiles(latency).items():
         note = f"{audited:.2f} ms with the middleware, {bare:.2f} without"
         grid.add_row(f"added latency {name}", f"{audited - bare:+.2f} ms", note)
-    note = f"{len(latency.audited)} reads of one order on each server, in turn, under equal load"
+    note = f"{len(latency.audited)} reads of one order on each, in turn, under the same other load"
     grid.add_row("", "", note)
     return grid
+
+
+def _percentiles(latency: Latency) -> dict[str, tuple[float, float]]:
+    return {"p50": latency.percentiles(0.5), "p99": latency.percentiles(0.99)}
 
 
 def _verdict(result: Result) -> list[RenderableType]:

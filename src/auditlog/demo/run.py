@@ -128,9 +128,7 @@ def run(options: Options, listener: Listener | None = None) -> Iterator[Result]:
         migrate(database.dsn)
         listener.step("starting uvicorn, with the middleware and without")
         log = folder / "audited.log"
-        audited = cleanup.enter_context(
-            uvicorn(AUDITED, log, dsn=database.dsn, http=options.http)
-        )
+        audited = cleanup.enter_context(uvicorn(AUDITED, log, dsn=database.dsn, http=options.http))
         bare = cleanup.enter_context(
             uvicorn(BARE, folder / "bare.log", dsn=database.dsn, http=options.http)
         )
@@ -138,9 +136,7 @@ def run(options: Options, listener: Listener | None = None) -> Iterator[Result]:
         listener.step("stopping")
 
 
-def _start_database(
-    options: Options, folder: Path, cleanup: ExitStack
-) -> embedded.EmbeddedServer:
+def _start_database(options: Options, folder: Path, cleanup: ExitStack) -> embedded.EmbeddedServer:
     path = options.path or folder / "postgresql"
     if options.keep and options.path is None:
         path = Path(tempfile.mkdtemp(prefix="auditlog-kept-"))

@@ -7,6 +7,7 @@ the system user `pgserver`, and the folders above its data become passable for o
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import threading
@@ -28,6 +29,9 @@ START_TIMEOUT_S = 60
 
 # The package's own lock keeps processes apart, not threads.
 _starting = threading.Lock()
+
+# pg_ctl writes the paths into a line for the shell, without quoting them.
+_UNSAFE_IN_A_SHELL = re.compile(r"[^\w@%+=:,./-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,15 @@ def start(path: str | Path, *, version: int | None = None) -> EmbeddedServer:
         EmbeddedError: the extra is missing, or the folder cannot be used; with the remedy.
     """
     folder = Path(path).expanduser().resolve()
+    if match := _UNSAFE_IN_A_SHELL.search(str(folder)):
+        raise EmbeddedError(f"{folder} has {match[0]!r} in its name: choose a path without it")
     try:
         with _starting:
             package = _package()
             version = _suitable_version(folder, version)
             server = package.get_server(folder, start=False, postgres_version=version)
             if not _is_running(server):
+                _remove_stale_locks(folder)
                 _start(server)
                 _forget_dead_processes(server)
     except ValueError as error:
@@ -150,10 +157,30 @@ def _suitable_version(folder: Path, wanted: int | None) -> int:
 def _is_running(server: Any) -> bool:
     """Whether it runs, and will not be stopped while this process uses it."""
     try:
-        running = server.get_postmaster_info().is_running()
+        pid = server.get_postmaster_info().pid
     except AssertionError:  # never started by this process
         return False
-    return running and os.getpid() in _users(server)
+    return _is_postgres(pid) and os.getpid() in _users(server)
+
+
+def _remove_stale_locks(folder: Path) -> None:
+    """Remove the lock files of a server that is gone; the package would take it for running.
+
+    After a crash in a container its process number belongs to a zombie or to something else.
+    """
+    for lock in [*folder.glob("postmaster.pid"), *folder.glob(".s.PGSQL.*.lock")]:
+        if not _is_postgres(int(lock.read_text().split()[0])):
+            lock.unlink()
+
+
+def _is_postgres(pid: int) -> bool:
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  # it comes with the package
+
+    try:
+        process = psutil.Process(pid)
+        return bool(process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _start(server: Any) -> None:

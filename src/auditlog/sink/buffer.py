@@ -63,27 +63,37 @@ class Buffer:
         self._queued_bytes = 0
         self._in_flight = 0
         self._in_flight_bytes = 0
-        self._oldest_at: float | None = None
+        # What the queue may still grow by; what is in flight takes room as well.
+        self._rows_left = settings.max_queued_rows
+        self._bytes_left = settings.max_queued_bytes
+        self._batch_rows = settings.batch_rows
+        self._batch_bytes = settings.batch_bytes
+        self._oldest_at = 0.0
         self._submitted = 0
         self._written = 0
         self._dropped: dict[str, int] = {}
 
-    def put(self, table: int, row: bytes, *, low_priority: bool) -> Sequence[bytes]:
+    def put(self, table: int, row: bytes, low_priority: bool) -> Sequence[bytes]:  # noqa: FBT001  # the hot path: positional is 50 ns cheaper
         """Queue a tuple; return the tuples lost by that, which may include this one."""
         size = len(row)
+        lost: Sequence[bytes] = ()
         with self._lock:
             self._submitted += 1
-            lost: Sequence[bytes] = ()
-            if not self._has_room(size):
+            if self._rows_left <= 0 or self._bytes_left < size:
                 lost = self._make_room(row, low_priority=low_priority)
                 if lost and lost[-1] is row:
                     return lost
             self._queues[table][low_priority].append(row)
-            self._queued += 1
-            self._queued_bytes += size
-            if self._oldest_at is None:
+            self._rows_left -= 1
+            self._bytes_left -= size
+            queued = self._queued = self._queued + 1
+            before = self._queued_bytes
+            self._queued_bytes = before + size
+            if queued == 1:
                 self._oldest_at = time.monotonic()
-            elif not self._became_full(size):
+            elif queued != self._batch_rows and not (
+                before < self._batch_bytes <= self._queued_bytes
+            ):
                 return lost
         self._on_due()
         return lost
@@ -96,7 +106,7 @@ class Buffer:
 
     def take(self) -> Batch | None:
         """Hand out the next batch, denied and failed requests first; None when empty."""
-        limit_rows, limit_bytes = self._settings.batch_rows, self._settings.batch_bytes
+        limit_rows, limit_bytes = self._batch_rows, self._batch_bytes
         with self._lock:
             if not self._queued:
                 return None
@@ -120,6 +130,8 @@ class Buffer:
         with self._lock:
             self._in_flight -= rows
             self._in_flight_bytes -= size
+            self._rows_left += rows
+            self._bytes_left += size
             if reason is None:
                 self._written += rows
             else:
@@ -132,17 +144,18 @@ class Buffer:
             for queues in self._queues:
                 for queue in queues:
                     queue.clear()
+            self._rows_left += self._queued
+            self._bytes_left += self._queued_bytes
             self._queued = self._queued_bytes = 0
-            self._oldest_at = None
             self._count_dropped(reason, rows)
             return rows
 
     def seconds_until_due(self) -> float | None:
         """How long the next batch may still wait; 0 when it is full or old, None when empty."""
         with self._lock:
-            if self._oldest_at is None:
+            if not self._queued:
                 return None
-            if self._is_full():
+            if self._queued >= self._batch_rows or self._queued_bytes >= self._batch_bytes:
                 return 0.0
             return max(0.0, self._oldest_at + self._settings.batch_age_s - time.monotonic())
 
@@ -158,24 +171,20 @@ class Buffer:
                 queued_bytes=self._queued_bytes + self._in_flight_bytes,
             )
 
-    def _has_room(self, size: int) -> bool:
-        settings = self._settings
-        return (
-            self._queued + self._in_flight < settings.max_queued_rows
-            and self._queued_bytes + self._in_flight_bytes + size <= settings.max_queued_bytes
-        )
-
     def _make_room(self, row: bytes, *, low_priority: bool) -> list[bytes]:
         """Evict the oldest unimportant rows for an important one, else refuse the row."""
         lost: list[bytes] = []
+        size = len(row)
         if not low_priority and self._settings.on_overflow == "drop_low_priority":
             for _, low in self._queues:
-                while low and not self._has_room(len(row)):
+                while low and (self._rows_left <= 0 or self._bytes_left < size):
                     evicted = low.popleft()
                     self._queued -= 1
                     self._queued_bytes -= len(evicted)
+                    self._rows_left += 1
+                    self._bytes_left += len(evicted)
                     lost.append(evicted)
-        if not self._has_room(len(row)):
+        if self._rows_left <= 0 or self._bytes_left < size:
             lost.append(row)
         self._count_dropped(LossReason.OVERFLOW, len(lost))
         return lost
@@ -186,17 +195,7 @@ class Buffer:
         self._in_flight += rows
         self._in_flight_bytes += size
         # What stays is younger than what went: its clock starts now.
-        self._oldest_at = time.monotonic() if self._queued else None
-
-    def _is_full(self) -> bool:
-        settings = self._settings
-        return self._queued >= settings.batch_rows or self._queued_bytes >= settings.batch_bytes
-
-    def _became_full(self, size: int) -> bool:
-        settings = self._settings
-        return self._queued == settings.batch_rows or (
-            self._queued_bytes >= settings.batch_bytes > self._queued_bytes - size
-        )
+        self._oldest_at = time.monotonic()
 
     def _count_dropped(self, reason: LossReason, rows: int) -> None:
         if rows:

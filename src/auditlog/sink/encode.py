@@ -20,13 +20,13 @@ import uuid_utils
 from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord, Record
 from auditlog.settings import Settings
 from auditlog.sink.careful import careful_tuple
-from auditlog.sink.storable import PG_EPOCH_US
-from auditlog.tables import EXECUTION_LOGS, LOGS, QUOTA_LOGS, TABLES
+from auditlog.sink.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, PG_EPOCH_US
+from auditlog.tables import EXECUTION_LOGS, LOGS, QUOTA_LOGS
 
 MAX_CACHED_TENANTS = 1024
 
+# In the order of `TABLES`.
 _TABLE_OF = {LogRecord: LOGS, ExecutionLogRecord: EXECUTION_LOGS, QuotaLogRecord: QUOTA_LOGS}
-_INDEX_OF = {kind: TABLES.index(table) for kind, table in _TABLE_OF.items()}
 
 _NULL = b"\xff\xff\xff\xff"
 _FOUR_NULLS = _NULL * 4
@@ -35,8 +35,11 @@ _UUID_CHARS = 36
 _LONG_TEXT = 8192
 _SHORT_TEXT = 255
 _METHOD_TEXT = 64
+_CACHED_LENGTHS = 256
 _BACKSLASH = ord("\\")
 _pack_length = struct.Struct(">i").pack
+# Not the value's own method, which a subclass of str may replace; as fast.
+_utf8 = str.encode
 _pack_integer = struct.Struct(">ii").pack
 _pack_bigint = struct.Struct(">iq").pack
 _pack_identity = struct.Struct(f">i{_UUID_CHARS}siqiq").pack
@@ -44,6 +47,7 @@ _pack_identity = struct.Struct(f">i{_UUID_CHARS}siqiq").pack
 _STATUSES = {status: _pack_integer(4, status) for status in range(600)} | {None: _NULL}
 _PROTOCOLS = {number: struct.pack(">ih", 2, number) for number in range(4)}
 _LEVELS = {number: struct.pack(">ih", 2, number) for number in range(1, 5)}
+_LENGTHS = [_pack_length(length) for length in range(_CACHED_LENGTHS)]
 _MILLISECONDS = {ms: _pack_integer(4, ms) for ms in range(1024)} | {None: _NULL}
 
 
@@ -69,22 +73,26 @@ class Encoder:
                     return 0, row
             except Exception:  # noqa: BLE001, S110  # whatever it was, the careful half copes
                 pass
-        table = _TABLE_OF.get(kind)
-        if table is None:
-            names = ", ".join(known.__name__ for known in _TABLE_OF)
-            raise TypeError(f"a record is one of {names}, not {kind.__name__}")
-        return _INDEX_OF[kind], careful_tuple(
-            record, table, instance_id=self._instance_id, max_bytes=self._max_bytes
-        )
+        for index, (known, table) in enumerate(_TABLE_OF.items()):
+            if isinstance(record, known):
+                return index, careful_tuple(
+                    record, table, instance_id=self._instance_id, max_bytes=self._max_bytes
+                )
+        names = ", ".join(known.__name__ for known in _TABLE_OF)
+        raise TypeError(f"a record is one of {names}, not {kind.__name__}")
 
     def _quick(self, record: LogRecord) -> bytes:
         """Encode the ordinary case; raise, no matter what, on anything else."""
         recorded_us: Any = record.log_date
         if recorded_us is None:
             recorded_us = time.time_ns() // 1000
+        elif not MIN_TIMESTAMP_US <= recorded_us <= MAX_TIMESTAMP_US:
+            raise ValueError
         occurred_us: Any = record.occurrence_date
         if occurred_us is None:
             occurred_us = recorded_us
+        elif not MIN_TIMESTAMP_US <= occurred_us <= MAX_TIMESTAMP_US:
+            raise ValueError
         head = self._heads.get(record.instance_id) or self._head(record.instance_id)
         headers = record.request_headers
         metadata = record.metadata
@@ -129,10 +137,10 @@ class Encoder:
 
 
 def _uuid_text(log_id: str) -> bytes:
-    if len(log_id) != _UUID_CHARS or "\0" in log_id:
+    data = _utf8(log_id)
+    if len(data) != _UUID_CHARS or 0 in data:
         raise ValueError
-    # Not UTF-8: a non-ASCII character would change the length.
-    return log_id.encode("ascii")
+    return data
 
 
 def _tells_no_event(record: LogRecord) -> bool:
@@ -157,10 +165,11 @@ def _event(record: LogRecord) -> bytes:
 
 
 def _text(text: str, max_bytes: int) -> bytes:
-    data = text.encode()
-    if len(data) > max_bytes or "\0" in text:
+    data = _utf8(text)
+    length = len(data)
+    if length > max_bytes or 0 in data:
         raise ValueError
-    return _pack_length(len(data)) + data
+    return (_LENGTHS[length] if length < _CACHED_LENGTHS else _pack_length(length)) + data
 
 
 def _milliseconds(record: LogRecord) -> bytes:

@@ -1,0 +1,68 @@
+import pytest
+
+from auditlog.projections import PROJECTIONS
+from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord
+from auditlog.tables import BATCHES, EXECUTION_LOGS, LOGS, QUOTA_LOGS, TABLES
+
+ALL_TABLES = (*TABLES, BATCHES, *PROJECTIONS)
+MAX_BTREE_ROW = 2704
+
+
+@pytest.mark.parametrize(
+    ("record", "table"),
+    [(LogRecord, LOGS), (ExecutionLogRecord, EXECUTION_LOGS), (QuotaLogRecord, QUOTA_LOGS)],
+)
+def test_record_has_a_field_for_every_column(record: type, table) -> None:
+    """What the application fills is what the table holds, name for name."""
+    assert set(record.__slots__) - {"low_priority"} == set(table.column_names)
+
+
+def test_sink_writes_three_tables_in_a_fixed_order() -> None:
+    """The ledger has a count for each, named like the table."""
+    assert TABLES == (LOGS, EXECUTION_LOGS, QUOTA_LOGS)
+    assert [table.name for table in TABLES] == [
+        name for name in BATCHES.column_names if name.endswith("logs")
+    ]
+
+
+def test_copy_names_every_column_in_order() -> None:
+    """A column that a later version appends does not shift the others."""
+    assert (
+        EXECUTION_LOGS.copy_statement
+        == "COPY logstore.execution_logs (instance_id, log_id, execution_id, target_id, log_date,"
+        " log_level, message, stack_trace, metadata) FROM STDIN (FORMAT binary)"
+    )
+
+
+def test_index_definition_reads_as_postgresql_prints_it() -> None:
+    """Method, storage parameters and predicate stand where pg_get_indexdef puts them."""
+    definitions = {index.name: LOGS.index_definition(index) for index in LOGS.indexes}
+    assert definitions["logs_in_time"] == (
+        "CREATE INDEX logs_in_time ON logstore.logs USING brin (log_date) WITH (autosummarize='on')"
+    )
+    assert definitions["logs_newest_of_user"] == (
+        "CREATE INDEX logs_newest_of_user ON logstore.logs USING btree"
+        " (instance_id, user_id, log_date DESC) WHERE (user_id IS NOT NULL)"
+    )
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=lambda table: table.name)
+def test_every_index_is_led_by_the_tenant_or_by_time(table) -> None:
+    """A query that names a tenant never reads another tenant's part of an index."""
+    leaders = {index.key.split(",")[0] for index in table.indexes}
+    assert leaders <= {"instance_id", "log_date", "sequence"}
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=lambda table: table.name)
+def test_no_index_can_outgrow_a_btree_row(table) -> None:
+    """Every text in a key has a limit, and together they stay under PostgreSQL's."""
+    columns = {column.name: column for column in table.columns}
+    keys = [
+        table.primary_key,
+        *([part.split()[0] for part in i.key.split(",")] for i in table.indexes),
+    ]
+    for key in keys:
+        texts = [columns[name] for name in key if columns[name].type == "text"]
+        limits = [column.max_bytes for column in texts]
+        assert None not in limits
+        assert sum(limits) < MAX_BTREE_ROW
