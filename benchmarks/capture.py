@@ -23,15 +23,15 @@ from auditlog.sink.buffer import Batch
 from auditlog.sink.encode import Encoder
 from auditlog.sink.writer import Writer
 from auditlog.testing import MemorySink
-from benchmarks.competitors import installed, with_opentelemetry, with_structlog
+from benchmarks.competitors import MIDDLEWARES
 from benchmarks.report import Aim, Row, Table, versions
-from benchmarks.rounds import added, interleave, loop_name, run as run_on_loop
+from benchmarks.rounds import added, interleave, loop_name
+from benchmarks.rounds import run as run_on_loop
 from benchmarks.workload import application, scope
 
 BARE, OURS = "bare application", "auditlog"
 ENCODE, SUBMIT = "encode", "submit"
-OTEL, STRUCTLOG = "opentelemetry-instrumentation-asgi, one span", "structlog in BaseHTTPMiddleware"
-AIM_US, AIM_OTEL, AIM_STRUCTLOG = 9.0, 12.0, 15.0
+AIM_US = 9.0
 Contestant = Callable[[], Awaitable[float]]
 
 
@@ -61,14 +61,10 @@ async def _run(sizes: Sizes) -> Table:
         ENCODE: _encode(sizes.requests),
         SUBMIT: _submit(audit, sizes.requests),
     }
-    for name, module, install in (
-        (OTEL, "opentelemetry.instrumentation.asgi", with_opentelemetry),
-        (STRUCTLOG, "structlog", with_structlog),
-    ):
-        if installed(module):
-            app = application()
-            counts[name] = install(app)
-            contestants[name] = _requests_to(app, sizes.requests, counts[name])
+    for each in filter(lambda each: each.there, MIDDLEWARES):
+        app = application()
+        counts[each.name] = each.add_to(app)
+        contestants[each.name] = _requests_to(app, sizes.requests, counts[each.name])
     async with audit:
         seconds = await interleave("capture", contestants, sizes.rounds)
     _check(audit, counts, sizes)
@@ -189,31 +185,21 @@ def _table(seconds: dict[str, list[float]]) -> Table:
         Row("· of that, encode", ("", f"{encode:.1f}", "")),
         Row("· of that, queue", ("", f"{submit - encode:.1f}", "")),
     ]
-    for name, times in ((OTEL, AIM_OTEL), (STRUCTLOG, AIM_STRUCTLOG)):
-        if name not in micros:
-            rows.append(Row(name, ("not installed", "", "")))
-            continue
-        reached = added(micros[name], bare) / ours
-        rows.append(
-            _row(name, micros[name], bare, ours, (Aim(f"≥ {times:g} ×", reached >= times),))
-        )
-    competitors = [
-        name for name in ("opentelemetry-instrumentation-asgi", "structlog") if installed_as(name)
-    ]
-    note = f"{versions('starlette', *competitors)}; loop: {loop_name()}."
+    for each in MIDDLEWARES:
+        if each.there:
+            reached = added(micros[each.name], bare) / ours
+            aim = Aim(f"≥ {each.aim:g} ×", reached >= each.aim)
+            rows.append(_row(each.name, micros[each.name], bare, ours, (aim,)))
+        else:
+            rows.append(Row(each.name, ("not installed", "", "")))
+    distributions = [each.distribution for each in MIDDLEWARES if each.there]
+    note = f"{versions('starlette', *distributions)}; loop: {loop_name()}."
     return Table("capture: CPU time a request", ("µs in all", "µs added", "× ours"), rows, (note,))
-
-
-def installed_as(distribution: str) -> bool:
-    """Whether a competitor is there, asked by the name it is installed by."""
-    return installed({"structlog": "structlog"}.get(distribution, OTEL_MODULE))
-
-
-OTEL_MODULE = "opentelemetry.instrumentation.asgi"
 
 
 def _row(
     name: str, figures: list[float], bare: list[float], ours: float, aims: tuple[Aim, ...]
 ) -> Row:
     more = added(figures, bare)
-    return Row(name, (f"{statistics.median(figures):.1f}", f"{more:.1f}", f"{more / ours:.1f}"), aims)
+    cells = (f"{statistics.median(figures):.1f}", f"{more:.1f}", f"{more / ours:.1f}")
+    return Row(name, cells, aims)

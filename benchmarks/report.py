@@ -49,14 +49,15 @@ class Table:
         return "\n".join(text + [f"- {note}" for note in self.notes] + [""] * bool(self.notes))
 
 
-def environment(postgres_version: str | None) -> str:
-    """Name the machine and the versions that the figures belong to, in one paragraph."""
+def source(postgres_version: str | None, names: list[str], *, quick: bool) -> str:
+    """Say where the figures come from: the day, the versions, the machine and the command."""
     parts = [
         f"{datetime.now(UTC):%Y-%m-%d}",
         f"{platform.python_implementation()} {platform.python_version()}",
         *([f"PostgreSQL {postgres_version}"] if postgres_version else []),
         f"{_cpu_model()}, {os.cpu_count()} cores",
         f"{platform.system()} {platform.release()}",
+        f"`python -m benchmarks {' '.join(names)}{' --quick' * quick}`",
     ]
     return ", ".join(parts) + "."
 
@@ -64,12 +65,6 @@ def environment(postgres_version: str | None) -> str:
 def versions(*distributions: str) -> str:
     """Name the installed versions of these distributions."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in distributions)
-
-
-def document(tables: list[Table], postgres_version: str | None, command: str) -> str:
-    """Put all tables under one heading, fit to paste."""
-    head = f"{environment(postgres_version)} `{command}`"
-    return "\n".join([head, "", *(table.markdown() for table in tables)])
 
 
 def write(path: Path, text: str) -> None:

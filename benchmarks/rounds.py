@@ -23,9 +23,9 @@ async def interleave(
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            print(f"\r\033[K{title} {number + 1}/{rounds} {name}", end="", file=sys.stderr)
+            _show(f"{title} {number + 1}/{rounds} {name}")
             results[name].append(await contestants[name]())
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    _show("")
     return results
 
 
@@ -48,6 +48,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def loop_name() -> str:
     """Name that loop."""
     return "asyncio" if _loop_factory() is None else "uvloop"
+
+
+def _show(progress: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 import subprocess
 import time
@@ -67,28 +68,26 @@ def test_refused_connection_names_host_and_port() -> None:
 @pytest.mark.parametrize(
     "dsn",
     [
-        "postgresql://me:swordfish@127.0.0.1:1/trail",
-        "postgresql://me:sword@fish@127.0.0.1:1/trail",
-        "postgresql://me:sword/fish@127.0.0.1:1/trail",
-        "postgresql://me:sword:fish@127.0.0.1:1/trail",
-        "postgresql://me:sword#fish@127.0.0.1:1/trail",
-        "postgresql://me:sword%fish@127.0.0.1:1/trail",
-        "postgresql://me:sword[fish@127.0.0.1:1/trail",
-        "host=127.0.0.1 port=1 password=sword fish",
-        "host=127.0.0.1 port=1 password='sword fish",
-        "host=127.0.0.1 port=1 password=swordfish nonsense",
-        "swordfish",
+        "postgresql://me:tulipzinnia@127.0.0.1:1/trail",
+        "postgresql://me:tulip@zinnia@127.0.0.1:1/trail",
+        "postgresql://me:tulip/zinnia@127.0.0.1:1/trail",
+        "postgresql://me:tulip:zinnia@127.0.0.1:1/trail",
+        "postgresql://me:tulip#zinnia@127.0.0.1:1/trail",
+        "postgresql://me:tulip%zinnia@127.0.0.1:1/trail",
+        "postgresql://me:tulip[zinnia@127.0.0.1:1/trail",
+        "host=127.0.0.1 port=1 pastulip=tulip zinnia",
+        "host=127.0.0.1 port=1 pastulip='tulip zinnia",
+        "host=127.0.0.1 port=1 pastulip=tulipzinnia nonsense",
+        "tulipzinnia",
     ],
 )
 def test_no_part_of_a_password_is_ever_shown(dsn: str) -> None:
     """However the DSN is misread: libpq's own messages would quote parts of these."""
     for finding in diagnose(dsn):
-        assert "sword" not in repr(finding)
-        assert "fish" not in repr(finding)
+        assert not re.search("tulip|zinnia", repr(finding))
     with pytest.raises(MigrationError) as caught:
         migrate(dsn)
-    assert "sword" not in str(caught.value)
-    assert "fish" not in str(caught.value)
+    assert not re.search("tulip|zinnia", str(caught.value))
 
 
 def test_missing_schema(empty_dsn: str) -> None:
@@ -143,7 +142,8 @@ def test_missing_rights_come_with_grants_that_give_them(server: Server) -> None:
         _execute(
             theirs,
             "INSERT INTO logstore.batches (batch_id, writer, bytes, sha256)"
-            " VALUES (gen_random_uuid(), 'host:1', 0, sha256('')) ON CONFLICT (batch_id) DO NOTHING",
+            " VALUES (gen_random_uuid(), 'host:1', 0, sha256(''))"
+            " ON CONFLICT (batch_id) DO NOTHING",
             "INSERT INTO logstore.logs (instance_id, log_id) VALUES ('tenant', 'row')",
         )
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -251,11 +251,13 @@ def test_old_and_new_servers() -> None:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[EmbeddedServer]:
-    """A server whose files may be changed: it asks one user for a password, and becomes a standby."""
-    with TemporaryDirectory(prefix="auditlog-test-") as folder:
-        with start(Path(folder, "data")) as server:
-            migrate(server.dsn)
-            yield server
+    """A server whose files may be changed."""
+    with (
+        TemporaryDirectory(prefix="auditlog-test-") as folder,
+        start(Path(folder, "data")) as server,
+    ):
+        migrate(server.dsn)
+        yield server
 
 
 def test_wrong_password(own_server: EmbeddedServer) -> None:
@@ -276,6 +278,7 @@ def test_wrong_password(own_server: EmbeddedServer) -> None:
 
 def test_standby_takes_no_writes(own_server: EmbeddedServer) -> None:
     """For the doctor and for the migrations alike, with the primary as the remedy."""
+    _execute(own_server.dsn, "DELETE FROM logstore.migrations WHERE version = 4")
     _control(own_server, "stop", "-m", "fast")
     (own_server.path / "standby.signal").touch()
     _control(own_server, "start", "-o", f"-h '' -k {own_server.path}", "-l", os.devnull)

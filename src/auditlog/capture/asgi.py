@@ -6,6 +6,7 @@ and logged, and never becomes an error of the request.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from auditlog.capture.asgi_types import ASGIApp, Receive, Scope, Send
 from auditlog.capture.context import current
@@ -18,9 +19,9 @@ from auditlog.capture.recorder import Recorder
 from auditlog.capture.websocket import WebSocketExchange
 
 # The scope key that keeps a middleware that is installed twice from recording twice.
-_SEEN = "auditlog"
+_SEEN = "auditlog.seen"
 _EXCHANGES: dict[
-    str, Callable[[Capture, Scope, Receive, Send], HttpExchange | WebSocketExchange]
+    Any, Callable[[Capture, Scope, Receive, Send], HttpExchange | WebSocketExchange]
 ] = {
     "http": HttpExchange,
     "websocket": WebSocketExchange,
@@ -69,7 +70,7 @@ class AuditMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        make = None if _SEEN in scope else _EXCHANGES.get(scope["type"])
+        make = None if _SEEN in scope else _EXCHANGES.get(scope.get("type"))
         if make is None:
             await self._pass(scope, receive, send)
             return
@@ -90,11 +91,15 @@ class AuditMiddleware:
         else:
             exchange.finish(None)
         finally:
-            # Not by token: a coroutine may be closed in another context than it began in.
-            current.set(outer)
+            # A scope may be served again: a cascade tries one application after the other.
+            scope.pop(_SEEN, None)
+            # Not by token: a coroutine may be closed in another context than it began in, and
+            # what is current there is not ours to replace.
+            if current.get() is exchange:
+                current.set(outer)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope.get("type") == "lifespan":
             await pass_lifespan(self.app, self.audit, scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -36,7 +36,7 @@ class Annotations:
         self.event_sequence: int | None = None
         self.message: str | None = None
         self.level: int | None = None
-        self.metadata: dict[str, Any] | None = None
+        self.metadata: dict[str, Any] = {}
         self.skipped = False
 
 
@@ -77,14 +77,14 @@ def annotate(
     if holder is None:
         return
     if user_id is not None:
-        holder.user_id = str(user_id)
+        holder.user_id = _text(user_id)
     if resource_owner is not None:
-        holder.resource_owner = str(resource_owner)
+        holder.resource_owner = _text(resource_owner)
     if instance_id is not None:
-        holder.instance_id = str(instance_id)
+        holder.instance_id = _text(instance_id)
     if aggregate is not None:
         kind, identifier = aggregate
-        holder.aggregate_type, holder.aggregate_id = str(kind), str(identifier)
+        holder.aggregate_type, holder.aggregate_id = _text(kind), _text(identifier)
     if event_type is not None:
         holder.event_type = event_type
     if event_sequence is not None:
@@ -94,7 +94,8 @@ def annotate(
     if level is not None:
         holder.level = level
     if metadata:
-        holder.metadata = {**(holder.metadata or {}), **metadata}
+        # In place, in one step of the interpreter: threads of one request may speak at once.
+        holder.metadata.update(metadata)
 
 
 def skip() -> None:
@@ -102,3 +103,11 @@ def skip() -> None:
     holder = current.get()
     if holder is not None:
         holder.skipped = True
+
+
+def _text(value: object) -> str:
+    """Return its `str`; where that raises, its class, for the request goes on."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # foreign code
+        return f"<{type(value).__name__}>"

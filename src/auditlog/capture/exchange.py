@@ -185,8 +185,9 @@ class Exchange(Annotations):
             metadata["error.type"] = self.error_type
         self.describe(metadata, decision)
         if self.metadata:
+            annotated = capture.redactor.json(self.metadata)
             # What we say of the request is not overwritten by what its handler says.
-            metadata = {**capture.redactor.json(self.metadata), **metadata}
+            metadata = {**annotated, **metadata}
         level = self.level
         if level is None:
             # A background task may break after the client was served.
@@ -232,12 +233,21 @@ class Exchange(Annotations):
     def _ask(self, identify: Identify) -> str | None:
         try:
             answer = identify(self.scope)
+            return None if answer is None else str(answer)
         except Exception as error:  # noqa: BLE001  # the application's code may do anything
+            # Not its repr: that of a partial shows the arguments.
+            name = getattr(identify, "__qualname__", type(identify).__name__)
             self.capture.recorder.reporter.report(
-                "auditlog.identify_failed", f"{identify!r} raised {describe(error)}"
+                "auditlog.identify_failed", f"{name} raised {describe(error)}"
             )
             return None
-        return None if answer is None else str(answer)
+
+    def note_unreadable(self, failure: Exception) -> None:
+        """Say that a message passed of which the row lacks what it told."""
+        self.capture.recorder.reporter.report(
+            "auditlog.message_unreadable",
+            f"a message that is not ASGI passed, its row may lack details: {describe(failure)}",
+        )
 
     def _submit_remains(self, failure: Exception) -> None:
         """Record what is certain when the rest could not be put together."""
@@ -247,10 +257,18 @@ class Exchange(Annotations):
                 LogRecord(
                     occurrence_date=self.started_us,
                     protocol=self.protocol,
+                    request_method=self.method,
                     response_status=self.status,
                     response_time_ms=(self.ended_ns - self.started_ns) // 1_000_000,
                     user_id=self.user_id,
+                    resource_owner=self.resource_owner,
+                    aggregate_type=self.aggregate_type,
+                    aggregate_id=self.aggregate_id,
+                    event_type=self.event_type,
+                    event_sequence=self.event_sequence,
                     log_level=_ERROR,
+                    message=self.message,
+                    instance_id=self.instance_id,
                     log_id=self.log_id,
                     metadata={
                         "audit.outcome": self.outcome,

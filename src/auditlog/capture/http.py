@@ -33,7 +33,7 @@ from auditlog.capture.trace import correlation
 
 HTTP = 1
 _DENIALS = frozenset({401, 403, 407})
-_FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _FIRST_INVALID = 400, 500, 600
+_FIRST_VALID, _FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _FIRST_INVALID = 100, 400, 500, 600
 # Raised by frameworks when they see that the client is gone, which is no fault of theirs.
 _DISCONNECTS = frozenset({"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"})
 
@@ -134,15 +134,19 @@ class HttpExchange(AsgiExchange):
     async def receive(self) -> Message:
         """Pass a message to the application."""
         message = await self._receive()
-        kind = message.get("type")
-        if kind == "http.request":
-            body = message.get("body")
-            if body:
-                self.bytes_in += len(body)
+        try:
+            kind = message.get("type")
+            if kind == "http.request":
+                body = message.get("body")
+                if body:
+                    self.bytes_in += len(body)
                 if self._request_body is not None:
-                    self._request_body.feed(body)
-        elif kind == "http.disconnect" and not self.ended_ns:
-            self.disconnected = True
+                    self._request_body.feed(body or b"")
+                    self._request_body.incomplete = bool(message.get("more_body"))
+            elif kind == "http.disconnect" and not self.ended_ns:
+                self.disconnected = True
+        except Exception as failure:  # noqa: BLE001  # not a message, but not ours to refuse
+            self.note_unreadable(failure)
         return message
 
     async def send(self, message: Message) -> None:
@@ -150,33 +154,40 @@ class HttpExchange(AsgiExchange):
         try:
             await self._send(message)
         except OSError:
-            self.disconnected = True
+            self.disconnected = self.disconnected or not self.ended_ns
             raise
-        kind = message.get("type")
-        if kind == "http.response.body":
-            body = message.get("body")
-            if body:
-                self.bytes_out += len(body)
-                if self._response_body is not None:
-                    self._response_body.feed(body)
-            self._messages_out += 1
-            if not message.get("more_body") and not self._trailers and not self.ended_ns:
-                self.ended_ns = time.perf_counter_ns()
-                self._completed = True
-        elif kind == "http.response.start":
-            status = message.get("status")
-            self.status = status if type(status) is int else _number(status)
-            self.status_source = WIRE
-            self._first_byte_ns = time.perf_counter_ns()
-            if "trailers" in message or self._response_body is not None:
-                self._note_start(message)
-        else:
-            self._note_other(kind, message)
+        try:
+            kind = message.get("type")
+            if kind == "http.response.body":
+                body = message.get("body")
+                if body:
+                    self.bytes_out += len(body)
+                    if self._response_body is not None:
+                        self._response_body.feed(body)
+                self._messages_out += 1
+                if not message.get("more_body") and not self._trailers and not self.ended_ns:
+                    self.ended_ns = time.perf_counter_ns()
+                    self._completed = True
+            elif kind == "http.response.start":
+                status = message.get("status")
+                self.status = status if type(status) is int else number(status)
+                # To a client that is gone, nothing was sent.
+                self.status_source = DERIVED if self.disconnected else WIRE
+                self._first_byte_ns = time.perf_counter_ns()
+                if "trailers" in message or self._response_body is not None:
+                    self._note_start(message)
+            else:
+                self._note_other(kind, message)
+        except Exception as failure:  # noqa: BLE001  # not a message, but the server took it
+            self.note_unreadable(failure)
 
     async def send_with_request_id(self, message: Message) -> None:
         """Do what `send` does, and let the client know the request's id."""
-        if message.get("type") == "http.response.start":
-            message = self._with_request_id(message)
+        try:
+            if message.get("type") == "http.response.start":
+                message = self._with_request_id(message)
+        except Exception as failure:  # noqa: BLE001  # not a message, but not ours to refuse
+            self.note_unreadable(failure)
         await self.send(message)
 
     def outgoing(self) -> Send:
@@ -186,10 +197,11 @@ class HttpExchange(AsgiExchange):
     def conclude(self, error: BaseException | None) -> None:
         """Tell the status that was sent from one that is only probable."""
         self.note_error(error)
-        if self._completed:
-            self.outcome = outcome_of_status(self.status)
-        elif self.disconnected:
+        if self.disconnected:
+            # Even if the application went on to the end: what it sent from then on reached nobody.
             self.outcome = CLIENT_DISCONNECT
+        elif self._completed:
+            self.outcome = outcome_of_status(self.status)
         elif error is not None and not isinstance(error, Exception):
             self.outcome = CANCELLED
         elif self.status is None:
@@ -203,16 +215,19 @@ class HttpExchange(AsgiExchange):
         """Add sizes, times and bodies."""
         if self.bytes_in:
             metadata["http.request.body.size"] = self.bytes_in
-        if self.bytes_out:
+        # Servers drop the body of an answer to HEAD.
+        if self.bytes_out and self.method != "HEAD":
             metadata["http.response.body.size"] = self.bytes_out
         if self._messages_out > 1:
             first_byte_ns = self._first_byte_ns - self.started_ns
             metadata["audit.first_byte_ms"] = first_byte_ns // 1_000_000
-        if decision.level is Level.BODY and self._body_rule is not None:
-            self._describe_bodies(metadata, self._body_rule)
+        if decision.level is Level.BODY and decision.matched is not None:
+            self._describe_bodies(metadata, decision.matched)
 
     def _describe_bodies(self, metadata: dict[str, Any], rule: Rule) -> None:
         redactor = self.capture.redactor
+        if self._response_body is not None:
+            self._response_body.incomplete = not self._completed
         for key, tee, headers in (
             ("audit.request_body", self._request_body, self.scope["headers"]),
             ("audit.response_body", self._response_body, self._response_headers),
@@ -245,19 +260,19 @@ class HttpExchange(AsgiExchange):
 
     def _with_request_id(self, message: Message) -> Message:
         """Copy a start message with the request's id, unless the application set one."""
+        # The list goes into the copy in any case: the application's may be an iterator.
         headers = list(message.get("headers") or ())
-        if any(bytes(name).lower() == b"x-request-id" for name, _ in headers):
-            return message
-        _, _, request_id = correlation(self.scope["headers"])
-        if request_id is None:
-            self.log_id = request_id = str(uuid_utils.uuid7())
-        headers.append((b"x-request-id", request_id.encode()))
+        if not any(bytes(name).lower() == b"x-request-id" for name, _ in headers):
+            _, _, request_id = correlation(self.scope["headers"])
+            if request_id is None:
+                self.log_id = request_id = str(uuid_utils.uuid7())
+            headers.append((b"x-request-id", request_id.encode()))
         return {**message, "headers": headers}
 
 
 def outcome_of_status(status: int | None) -> str:
     """Sort the status of a whole response."""
-    if status is None:
+    if status is None or status < _FIRST_VALID:
         return UNKNOWN
     if status < _FIRST_CLIENT_ERROR:
         return OK
@@ -268,7 +283,7 @@ def outcome_of_status(status: int | None) -> str:
     return SERVER_ERROR if status < _FIRST_INVALID else UNKNOWN
 
 
-def _number(status: object) -> int | None:
+def number(status: object) -> int | None:
     """http.HTTPStatus is an int; a str that a careless application sends may hold one."""
     try:
         return int(status)  # type: ignore[call-overload, no-any-return]  # anything may stand here

@@ -130,12 +130,12 @@ class Redactor:
     def _is_plain(self, query: bytes) -> bool:
         """Is it a row of `name=value` with nothing to hide?"""
         # %3A is `:` and %3D is `=`, with which a value may assign; %25 may hide them.
-        if b"%3" in query or b"%25" in query:
+        if b"%" in query and (b"%3" in query or b"%25" in query):
             return False
         verdict = 0
         for parameter in query.decode("ascii").split("&"):
-            name, _, value = parameter.partition("=")
-            if not name or not value or "=" in value:
+            name, equals, value = parameter.partition("=")
+            if not equals or "=" in value:
                 return False
             verdict |= self._verdicts[name]
         return not verdict & SECRET and verdict & _HIDES_STATE != _HIDES_STATE

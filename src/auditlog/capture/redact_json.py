@@ -8,7 +8,8 @@ bounded; what lies beyond is hidden, because nothing is known of it.
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from itertools import islice
 from typing import Any
 
 from auditlog.capture.keyed_hash import REDACTED, Mask
@@ -16,6 +17,8 @@ from auditlog.capture.secret_names import SecretNames
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000
+
+_HARMLESS = frozenset({int, float, bool, type(None)})
 
 
 class JsonRedactor:
@@ -27,7 +30,7 @@ class JsonRedactor:
         self.redact_text = redact_text
 
     def redact(self, value: object) -> Any:
-        """Return a redacted copy. May raise on hostile objects: the caller hides the whole."""
+        """Return a redacted copy; of what hostile objects do, nothing is shown."""
         return _Walk(self).value(value, 0)
 
 
@@ -44,17 +47,47 @@ class _Walk:
         kind = type(value)
         if kind is str:
             return self._text(value)
-        if value is None or kind is int or kind is float or kind is bool:
+        if kind in _HARMLESS:
             return value
-        self._nodes_left -= 1
-        if depth > MAX_DEPTH or self._nodes_left < 0:
+        if depth > MAX_DEPTH or self._nodes_left <= 0:
             return REDACTED
         try:
-            return self._compound(value, depth)
+            if kind is dict:
+                # At this instant: another thread may still be annotating.
+                return self._mapping(list(value.items()), depth)
+            return self._items(value, depth) if kind is list else self._other(value, depth)
         except Exception:  # noqa: BLE001  # foreign code: items, fields, iteration
             return REDACTED
 
-    def _compound(self, value: Any, depth: int) -> Any:
+    def _mapping(self, items: Iterable[tuple[Any, Any]], depth: int) -> dict[Any, Any]:
+        redactor, redacted = self._redactor, {}
+        for key, value in islice(items, self._nodes_left):
+            secret = redactor.verdicts[key] if type(key) is str else self._is_secret(key)
+            if secret:
+                redacted[key] = redactor.mask(value)
+            elif type(value) in _HARMLESS:
+                redacted[key] = value
+            else:
+                redacted[key] = self.value(value, depth + 1)
+            self._nodes_left -= 1
+        return redacted
+
+    def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
+        redacted = []
+        for value in islice(values, self._nodes_left):
+            redacted.append(value if type(value) in _HARMLESS else self.value(value, depth + 1))
+            self._nodes_left -= 1
+        return redacted
+
+    def _is_secret(self, key: object) -> int:
+        """A name that is no text cannot be judged, but for the numbers that count entries."""
+        if isinstance(key, str):
+            return self._redactor.verdicts[str.__str__(key)]
+        if isinstance(key, bytes):
+            return self._redactor.verdicts[key.decode("latin-1")]
+        return not isinstance(key, int)
+
+    def _other(self, value: Any, depth: int) -> Any:
         if isinstance(value, enum.Enum):
             return self.value(value.value, depth + 1)
         if isinstance(value, str):
@@ -66,50 +99,27 @@ class _Walk:
             return self._mapping(items, depth)
         return self._items(value, depth) if isinstance(value, Sequence | Set) else value
 
-    def _mapping(self, items: list[tuple[Any, Any]], depth: int) -> dict[Any, Any]:
-        return {key: self._field(key, value, depth) for key, value in items}
-
-    def _field(self, key: object, value: Any, depth: int) -> Any:
-        self._nodes_left -= 1
-        redactor = self._redactor
-        if isinstance(key, str):
-            secret = redactor.verdicts[str.__str__(key)]
-        elif isinstance(key, bytes):
-            secret = redactor.verdicts[key.decode("latin-1")]
-        else:
-            # A name that is no name cannot be judged, but for the numbers that count entries.
-            secret = not isinstance(key, int)
-        return redactor.mask(value) if secret else self.value(value, depth + 1)
-
-    def _items(self, values: Any, depth: int) -> list[Any]:
-        items = []
-        for value in values:
-            if self._nodes_left < 0:
-                items.append(REDACTED)
-                break
-            self._nodes_left -= 1
-            items.append(self.value(value, depth + 1))
-        return items
-
     def _bytes(self, data: bytes) -> Any:
         """The sink stores bytes as the text they are."""
         try:
-            text = data.decode()
+            return self._text(data.decode())
         except UnicodeDecodeError:
-            return data
-        return self._text(text)
+            text = data.decode("latin-1")
+            redacted = self._text(text)
+            return data if redacted == text else redacted
 
     def _text(self, text: str) -> str:
+        text = self._redactor.redact_text(text)
         # jsonb has no NUL (SQLSTATE 22P05).
-        return self._redactor.redact_text(text).replace("\0", "\ufffd")
+        return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
-def _named_items(value: Any) -> list[tuple[Any, Any]] | None:
-    """The entries of whatever has named ones, at this instant; None for all else."""
+def _named_items(value: Any) -> Iterable[tuple[Any, Any]] | None:
+    """Return the entries of whatever has named ones; None for all else."""
     if isinstance(value, Mapping):
-        return list(value.items())
+        return value.items()
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return list(zip(value._fields, value, strict=True))
+        return zip(value._fields, value, strict=True)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     return None

@@ -17,7 +17,7 @@ from auditlog.capture.keyed_hash import REDACTED, Mask, is_mask
 from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames, decode_fully
 
 # Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
-_SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|(?:[bB]earer|BEARER|[bB]asic|BASIC)[\s+]")
+_SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|[bB](?:earer|EARER|asic|ASIC)[\s+]")
 _PIECE_END = re.compile(r"([?&#])")
 _NAME = re.compile(r"([^=;/?&#]*)=")
 _TOKEN = re.compile(r"\S+")
@@ -41,6 +41,7 @@ _ASSIGNMENT = re.compile(
 _QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1?""", re.DOTALL)
 _QUOTED_OR_WORD = re.compile(rf"{_QUOTED.pattern}|\S+", re.DOTALL)
 _QUOTES = "\"'"
+_TIMESTAMP = "0123456789-:.TZ "
 
 
 class TextRedactor:
@@ -62,20 +63,15 @@ class TextRedactor:
         if cleaned is not None:
             return cleaned
         # What is quoted may hold spaces, so it goes before the text is taken apart at them.
-        text = self._assignments(text, _QUOTED)
+        if '"' in text or "'" in text:
+            text = self._assignments(text, _QUOTED)
         text = _TOKEN.sub(lambda token: self.url(token[0]), text)
         return self._assignments(text, _QUOTED_OR_WORD)
 
     def url(self, text: str) -> str:
         """Redact a URL, a request target or a query string."""
-        if not _SUSPICIOUS.search(text) and "?" not in text and "//" not in text:
-            return text
         pieces = _PIECE_END.split(_without_userinfo(text))
-        verdict = 0
-        for name in _NAME.findall(text):
-            verdict |= self._verdicts[name]
-        # `state` is a secret in an OAuth exchange and a filter elsewhere.
-        secret = SECRET | STATE if verdict & OAUTH else SECRET
+        secret = self._secret_verdicts(text)
         pieces[0] = self._piece(pieces[0], secret)
         pieces[2::2] = [self._parameter(piece, secret) for piece in pieces[2::2]]
         return "".join(pieces)
@@ -84,22 +80,35 @@ class TextRedactor:
         """Redact parameters that no `?` introduces."""
         return self.url("?" + text)[1:]
 
+    def _secret_verdicts(self, text: str) -> int:
+        """`state` is a secret in an OAuth exchange, and a filter elsewhere."""
+        if "%" not in text and "state" not in text.lower():
+            return SECRET
+        names = _NAME.findall(text)
+        return SECRET | STATE if any(self._verdicts[name] & OAUTH for name in names) else SECRET
+
     def _parameter(self, piece: str, secret: int) -> str:
-        name, _, padding = piece.partition("==")
-        if len(name) > _MAX_BARE_NAME and not padding and "=" not in name:
-            return self._hide(piece)
-        return self._piece(piece, secret)
+        name, equals, value = piece.partition("=")
+        if (not value.strip("=") and value != "") or not equals:
+            return self._hide(piece) if len(name) > _MAX_BARE_NAME else self._piece(piece, secret)
+        if not name or "=" in value or ";" in piece:
+            return self._piece(piece, secret)
+        if self._verdicts[name] & secret:
+            return f"{name}={self._hide(value)}"
+        return f"{name}={self._value(value)}"
 
     def _piece(self, piece: str, secret: int) -> str:
         """Redact a part of a URL that holds one parameter, or several with `;` between them."""
+        name, equals, value = piece.partition("=")
+        if not equals:
+            return self._value(piece)
         for found in _NAME.finditer(piece):
             start, end = found.span()
-            nameless = start + 1 == end and (start == 0 or piece[start - 1] == ";")
-            if nameless or self._verdicts[found[1]] & secret:
+            nameless = start == 0 or piece[start - 1] == ";"
+            if self._verdicts[found[1]] & secret if found[1] else nameless:
                 # Up to the end of the piece: to some servers `;` and `=` belong to the value.
                 return piece[:end] + self._hide(piece[end:])
-        name, equals, value = piece.partition("=")
-        return name + equals + self._value(value) if equals else self._value(piece)
+        return f"{name}={self._value(value)}"
 
     def _value(self, value: str) -> str:
         """Redact what a value holds: an encoded URL, a JSON document, assignments."""
@@ -108,6 +117,8 @@ class TextRedactor:
         decoded, certain = decode_fully(value.replace("+", " "))
         if not certain:
             return self._mask(value)
+        if not decoded.strip(_TIMESTAMP):
+            return value
         if decoded == value:
             cleaned = self._json_document(value)
             return self._assignments(value, _QUOTED_OR_WORD) if cleaned is None else cleaned

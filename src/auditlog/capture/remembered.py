@@ -21,7 +21,7 @@ class Remembered(dict[Key, Answer]):
 
     def __init__(self, find: Callable[[Key], Answer]) -> None:
         super().__init__()
-        self._find = find
+        self._find: Callable[[Key], Answer] = find
 
     def __missing__(self, key: Key) -> Answer:
         answer = self._find(key)

@@ -186,6 +186,9 @@ def _judge_parameter(name: str, names: frozenset[str]) -> int:
         if not certain:
             return SECRET
     normal = normalise(name)
+    if not normal:
+        # A value without a name cannot be judged.
+        return SECRET
     return (
         _judge(name, names)
         | (STATE if normal == "state" else 0)

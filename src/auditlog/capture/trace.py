@@ -4,21 +4,21 @@ Takes headers, gives ids that are safe to store and to send back, or None: an id
 malformed or ambiguous is no id. Nothing is made up here.
 """
 
+import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
 Correlation: TypeAlias = tuple[str | None, str | None, str | None]
 
-# https://www.w3.org/TR/trace-context/#traceparent-header
-_LENGTH = 55
-_HEX_DIGITS = b"0123456789abcdef"
-_FIRST_VERSION, _INVALID_VERSION = b"00", b"ff"
+_TRACEPARENT, _REQUEST_ID = b"traceparent", b"x-request-id"
+_NAMES = frozenset({_TRACEPARENT, _REQUEST_ID})
+# https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields.
+_FIELDS = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?\Z", re.DOTALL)
+_FIRST_VERSION, _INVALID_VERSION = "00", "ff"
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
-_DASH = ord("-")
 # Printable ASCII without space, quotation mark and apostrophe.
 _SAFE = bytes(code for code in range(0x21, 0x7F) if code not in b"\"'")
 _MAX_REQUEST_ID = 128
-_NOTHING: Correlation = (None, None, None)
 
 
 def correlation(headers: Iterable[tuple[bytes, bytes]]) -> Correlation:
@@ -26,29 +26,26 @@ def correlation(headers: Iterable[tuple[bytes, bytes]]) -> Correlation:
 
     A header that comes twice counts as absent, as the specification of traceparent asks.
     """
-    parent = caller_id = None
+    parent: bytes | None = None
+    caller_id: bytes | None = None
     for name, value in headers:
-        if name == b"traceparent":
-            parent = value if parent is None else b""
-        elif name == b"x-request-id":
-            caller_id = value if caller_id is None else b""
-    if parent is None:
-        return _NOTHING if caller_id is None else (None, None, request_id(caller_id))
-    trace_id, span_id = parse_traceparent(parent) or (None, None)
-    return trace_id, span_id, request_id(caller_id)
+        if name in _NAMES:
+            if name == _TRACEPARENT:
+                parent = value if parent is None else b""
+            else:
+                caller_id = value if caller_id is None else b""
+    trace_id, span_id = (parent and parse_traceparent(parent)) or (None, None)
+    return trace_id, span_id, request_id(caller_id) if caller_id else None
 
 
 def parse_traceparent(value: bytes) -> tuple[str, str] | None:
     """Return trace id and parent span id of a traceparent header, or None."""
-    if len(value) != _LENGTH:
-        value = _first_fields(value)
-    # All that is left without the digits are the dashes: cheaper than a regular expression.
-    if value.translate(None, _HEX_DIGITS) != b"---" or value.startswith(_INVALID_VERSION):
+    found = _FIELDS.match(value.decode("latin-1"))
+    if found is None:
         return None
-    if not value[2] == value[35] == value[52] == _DASH:
+    version, trace_id, span_id, more = found.groups()
+    if version == _INVALID_VERSION or (more is not None and version == _FIRST_VERSION):
         return None
-    text = value.decode("ascii")
-    trace_id, span_id = text[3:35], text[36:52]
     return None if trace_id == _NO_TRACE or span_id == _NO_SPAN else (trace_id, span_id)
 
 
@@ -57,10 +54,3 @@ def request_id(value: bytes | None) -> str | None:
     if not value or len(value) > _MAX_REQUEST_ID or value.translate(None, _SAFE):
         return None
     return value.decode("ascii")
-
-
-def _first_fields(value: bytes) -> bytes:
-    """Later versions may append fields after another dash; the first version has none."""
-    if value[_LENGTH : _LENGTH + 1] != b"-" or value.startswith(_FIRST_VERSION):
-        return b""
-    return value[:_LENGTH]

@@ -22,7 +22,7 @@ from auditlog.capture.exchange import (
     WIRE,
     Capture,
 )
-from auditlog.capture.http import AsgiExchange, outcome_of_status
+from auditlog.capture.http import AsgiExchange, number, outcome_of_status
 from auditlog.capture.policy import Decision
 
 _SWITCHING_PROTOCOLS = 101
@@ -78,12 +78,15 @@ class WebSocketExchange(AsgiExchange):
     async def receive(self) -> Message:
         """Pass a message to the application."""
         message = await self._receive()
-        kind = message.get("type")
-        if kind == "websocket.receive":
-            self._frames_in += 1
-            self.bytes_in += _payload_size(message)
-        elif kind == "websocket.disconnect":
-            self._close("client", message.get("code", _NO_CODE), message.get("reason"))
+        try:
+            kind = message.get("type")
+            if kind == "websocket.receive":
+                self._frames_in += 1
+                self.bytes_in += _payload_size(message)
+            elif kind == "websocket.disconnect":
+                self._close("client", message.get("code", _NO_CODE), message.get("reason"))
+        except Exception as failure:  # noqa: BLE001  # not a message, but not ours to refuse
+            self.note_unreadable(failure)
         return message
 
     async def send(self, message: Message) -> None:
@@ -93,22 +96,10 @@ class WebSocketExchange(AsgiExchange):
         except OSError:
             self._close("client", _ABNORMAL, None)
             raise
-        kind = message.get("type")
-        if kind == "websocket.send":
-            self._frames_out += 1
-            self.bytes_out += _payload_size(message)
-        elif kind == "websocket.accept":
-            self._accepted = True
-            self._subprotocol = message.get("subprotocol")
-            self.status, self.status_source = _SWITCHING_PROTOCOLS, WIRE
-        elif kind == "websocket.close":
-            self._close("server", message.get("code", 1000), message.get("reason"))
-        elif kind == "websocket.http.response.start":
-            self.status, self.status_source = message.get("status"), WIRE
-        elif kind == "websocket.http.response.body":
-            self.bytes_out += len(message.get("body") or b"")
-            if not message.get("more_body"):
-                self._end()
+        try:
+            self._note_sent(message)
+        except Exception as failure:  # noqa: BLE001  # not a message, but the server took it
+            self.note_unreadable(failure)
 
     def outgoing(self) -> Send:
         """The `send` for the application."""
@@ -140,6 +131,24 @@ class WebSocketExchange(AsgiExchange):
             metadata["websocket.frames_out"] = self._frames_out
             metadata["websocket.bytes_in"] = self.bytes_in
             metadata["websocket.bytes_out"] = self.bytes_out
+
+    def _note_sent(self, message: Message) -> None:
+        kind = message.get("type")
+        if kind == "websocket.send":
+            self._frames_out += 1
+            self.bytes_out += _payload_size(message)
+        elif kind == "websocket.accept":
+            self._accepted = True
+            self._subprotocol = message.get("subprotocol")
+            self.status, self.status_source = _SWITCHING_PROTOCOLS, WIRE
+        elif kind == "websocket.close":
+            self._close("server", message.get("code", 1000), message.get("reason"))
+        elif kind == "websocket.http.response.start":
+            self.status, self.status_source = number(message.get("status")), WIRE
+        elif kind == "websocket.http.response.body":
+            self.bytes_out += len(message.get("body") or b"")
+            if not message.get("more_body"):
+                self._end()
 
     def _conclude_handshake(self, error: BaseException | None) -> None:
         if self.status is not None:

@@ -14,7 +14,7 @@ def main() -> None:
     try:
         from auditlog.cli.app import run  # noqa: PLC0415  # the extra may be missing
     except ModuleNotFoundError as error:
-        if error.name not in {"typer", "rich"}:
+        if (error.name or "").partition(".")[0] not in {"typer", "rich"}:
             raise
         sys.stderr.write(NOT_INSTALLED)
         sys.exit(2)

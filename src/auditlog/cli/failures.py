@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from auditlog.demo.processes import DemoError
 from auditlog.errors import AuditLogError, EmbeddedError, PolicyError, SettingsError
 from auditlog.postgres.causes import explain
+from auditlog.postgres.embedded import SCHEME
 
 
 class Exit(enum.IntEnum):
@@ -27,9 +28,9 @@ EXIT_CODES = (
     "Exit codes: 0 done · 1 what was asked for is not well · 2 usage or settings · 3 no database"
 )
 
-# In a URL, and in a connection string or a URL's query.
+# In a URL, and in a connection string or the query of a URL.
 _PASSWORDS = (
-    re.compile(r"://[^:@/\s]*:([^\s]*)@"),
+    re.compile(r"://[^:@/]*:(.*)@"),
     re.compile(r"(?i)password\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)"),
 )
 # SQLSTATE classes: connection, authorisation, unknown database, going down, no connection left.
@@ -48,13 +49,15 @@ def exit_code(error: BaseException) -> Exit:
 
 def one_line(error: BaseException, dsn: str | None) -> str:
     """Say what happened and what mends it."""
-    text = str(explain(error)) if isinstance(error, psycopg.Error) else str(error)
-    return hide_secrets(text or repr(error), dsn)
+    return hide_secrets(_message(error), dsn)
 
 
 def with_traceback(error: BaseException, dsn: str | None) -> str:
     """Say where it happened, for --debug."""
-    return hide_secrets("".join(traceback.format_exception(error)), dsn)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = f"{with_traceback(cause, dsn)}\nwhich led to\n" if cause else ""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return before + hide_secrets(f"{frames}{type(error).__qualname__}: {_message(error)}", dsn)
 
 
 def is_expected(error: BaseException) -> bool:
@@ -63,14 +66,18 @@ def is_expected(error: BaseException) -> bool:
 
 
 def hide_secrets(text: str, dsn: str | None) -> str:
-    """Take the DSN and every password out of a text: libpq quotes what it cannot parse."""
-    if dsn:
-        text = text.replace(dsn, "the DSN")
-        for password in _passwords(dsn):
-            text = text.replace(password, "***")
-    for pattern in _PASSWORDS:
-        text = pattern.sub(lambda found: found[0].replace(found[1], "***"), text)
+    """Take a DSN and its password out of a text."""
+    if not dsn or dsn.startswith(SCHEME):
+        return text
+    for secret in (dsn, *sorted(_passwords(dsn), key=len, reverse=True)):
+        text = text.replace(secret, "***")
     return text
+
+
+def _message(error: BaseException) -> str:
+    # libpq quotes pieces of a DSN that it cannot parse; `explain` does not.
+    text = str(explain(error)) if isinstance(error, psycopg.Error) else str(error)
+    return text or repr(error)
 
 
 def _is_bad_dsn(error: BaseException | None) -> bool:

@@ -118,42 +118,7 @@ class Client:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-class Probe:
-    """A connection that stays open, to time one plain read again and again."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._reader, self._writer = stream
-
-    @classmethod
-    async def open(cls, port: int) -> "Probe":
-        """Connect to a server on the loopback interface."""
-        return cls(await asyncio.open_connection("127.0.0.1", port))
-
-    async def read(self, target: str, request_id: str) -> int:
-        """Send a GET, read the answer to its last byte, and return its status."""
-        self._writer.write(
-            f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: auditlog-demo\r\n"
-            f"x-request-id: {request_id}\r\n\r\n".encode("ascii")
-        )
-        async with asyncio.timeout(TIMEOUT_S):
-            head = await self._reader.readuntil(b"\r\n\r\n")
-            await self._reader.readexactly(_content_length(head))
-        return _status(head)
-
-    def close(self) -> None:
-        """Hang up."""
-        self._writer.close()
-
-
 def _status(answer: bytes) -> int:
     if not answer.startswith(b"HTTP/1.1 "):
         raise ConnectionError(f"the server sent no HTTP answer but {answer[:20]!r}")
     return int(answer[9:12])
-
-
-def _content_length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    raise ConnectionError("the server sent an answer without content-length")

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from auditlog.demo.compare import Comparison
-from auditlog.demo.run import AUDITED, Latency, Result
+from auditlog.demo.drive import Latency
+from auditlog.demo.run import AUDITED, Result
 from auditlog.postgres.embedded import EmbeddedServer
 from auditlog.records import LogLevel
 
@@ -65,6 +66,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "stored": comparison.stored,
         "dropped": result.stats["dropped"],
         "failed": result.failed,
+        "warnings": result.warnings,
         "missing": [request.request_id for request in comparison.missing],
         "repeated": list(comparison.repeated),
         "unknown": list(comparison.unknown),
@@ -157,7 +159,9 @@ def _figures(result: Result) -> Table:
     grid.add_column(overflow="fold")
     grid.add_row("requests sent", str(comparison.sent), "each with an id of its own")
     grid.add_row("rows stored", str(comparison.stored), "joined with those ids, one by one")
-    grid.add_row("dropped", str(result.stats["dropped"]), "as the application counts")
+    reasons = [f"{count} {name}" for name, count in result.stats["dropped_by_reason"].items()]
+    note = ", ".join(reasons) or "as the application counts"
+    grid.add_row("dropped", str(result.stats["dropped"]), note)
     rate = comparison.stored / result.elapsed_s
     grid.add_row("rows/s", f"{rate:.0f}", f"over {result.elapsed_s:.1f} s; the pace, not the limit")
     for name, (audited, bare) in _percentiles(latency).items():
@@ -191,9 +195,10 @@ def _complaints(comparison: Comparison, result: Result) -> list[str]:
             for request, status in comparison.differing
         ],
         "could not be made": result.failed,
+        "warnings in the application's log": result.warnings,
     }
     return [
-        f"{len(items)} {title}: {'; '.join(items[:_NAMED_AT_MOST])}"
+        f"{title} ({len(items)}): {'; '.join(items[:_NAMED_AT_MOST])}"
         + (" …" if len(items) > _NAMED_AT_MOST else "")
         for title, items in found.items()
         if items

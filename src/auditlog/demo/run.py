@@ -8,7 +8,6 @@ it takes over the signals that would end it.
 import http.client
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 import uuid
@@ -21,23 +20,22 @@ from typing import Any
 import psycopg
 
 from auditlog.demo.compare import Comparison, Sent, compare, read_rows
+from auditlog.demo.drive import Latency, Listener, Traffic
 from auditlog.demo.processes import (
-    DemoError,
     Server,
-    child,
     interruptible,
-    tail,
     uninterrupted,
     uvicorn,
 )
 from auditlog.demo.scenarios import SCENARIOS
-from auditlog.demo.traffic import TIMED_READ
 from auditlog.postgres import embedded
 from auditlog.postgres.migrate import migrate
 
 AUDITED = "auditlog.demo.app:audited"
 BARE = "auditlog.demo.app:bare"
-SETTLE_TIMEOUT_S = 15.0
+FETCH_TIMEOUT_S = 15.0
+# A row that has not come when nothing has moved for so long will not come.
+QUIET_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +58,6 @@ class Options:
         return int(self.seconds * self.rate) + len(SCENARIOS)
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds that one plain read took, on the server with the trail and on the one without.
-
-    The reads alternate between the two, which carry the same other traffic meanwhile.
-    """
-
-    audited: list[float]
-    bare: list[float]
-
-    def percentiles(self, share: float) -> tuple[float, float]:
-        """Return a percentile of both, with the trail first; `share` is between 0 and 1."""
-        return _percentile(self.audited, share), _percentile(self.bare, share)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What came of it."""
@@ -84,6 +67,8 @@ class Result:
     """Requests that could not be made at all."""
     stats: dict[str, Any]
     """The application's own `AuditLog.stats()`."""
+    warnings: list[str]
+    """What the trail has written to the application's log."""
     elapsed_s: float
     """From the first request to the last."""
     latency: Latency
@@ -97,16 +82,6 @@ class Result:
     def well(self) -> bool:
         """Whether every request sent has exactly its row, and nothing was lost."""
         return self.comparison.exact and not self.failed and not self.stats["dropped"]
-
-
-class Listener:
-    """Hears how far it is; a subclass tells somebody."""
-
-    def step(self, text: str) -> None:
-        """Hear what is done now."""
-
-    def sent(self, count: int) -> None:
-        """Hear how many requests were sent by now, without the timed ones."""
 
 
 @contextmanager
@@ -167,16 +142,15 @@ def _drive_and_compare(
 ) -> Result:
     run_id = f"demo-{uuid.uuid4().hex[:8]}"
     listener.step(f"sending {options.rate:g} requests a second for {options.seconds:g} s")
-    traffic = _Traffic(listener)
-    traffic.drive(options, run_id, audited, bare)
+    traffic = Traffic(listener, audited.log.with_name("traffic.log"))
+    traffic.drive(audited, bare, run_id, seconds=options.seconds, rate=options.rate)
     listener.step("comparing what was sent with what is stored")
-    stats = _settled_stats(audited, len(traffic.sent))
-    with psycopg.connect(database.dsn) as conn:
-        comparison = compare(traffic.sent, read_rows(conn, run_id))
+    stats, comparison = _reckon(audited, database, traffic.sent, run_id)
     return Result(
         comparison=comparison,
         failed=traffic.failed,
         stats=stats,
+        warnings=_warnings(audited.log),
         elapsed_s=traffic.elapsed_s,
         latency=traffic.latency,
         run_id=run_id,
@@ -186,58 +160,24 @@ def _drive_and_compare(
     )
 
 
-class _Traffic:
-    """Listens to the client process and keeps what it says."""
-
-    def __init__(self, listener: Listener) -> None:
-        self.sent: list[Sent] = []
-        self.failed: list[str] = []
-        self.latency = Latency([], [])
-        self.elapsed_s = 0.0
-        self._listener = listener
-        self._timed = 0
-
-    def drive(self, options: Options, run_id: str, audited: Server, bare: Server) -> None:
-        log = audited.log.with_name("traffic.log")
-        command = f"auditlog.demo.traffic --audited {audited.port} --bare {bare.port}"
-        command += f" --run {run_id} --seconds {options.seconds} --rate {options.rate}"
-        with (
-            log.open("wb") as errors,
-            child(command, stdout=subprocess.PIPE, stderr=errors) as process,
-        ):
-            started: float | None = None
-            for line in process.stdout or ():
-                now = time.monotonic()
-                started = now if started is None else started
-                self.elapsed_s = now - started
-                self._take(json.loads(line))
-            if process.wait() != 0:
-                raise DemoError(f"the client process failed; its last words:\n{tail(log)}")
-
-    def _take(self, line: dict[str, Any]) -> None:
-        if "id" in line:
-            self.sent.append(Sent(line["id"], line["scenario"], line["status"]))
-            self._timed += line["scenario"] == TIMED_READ
-            self._listener.sent(len(self.sent) - self._timed)
-        elif "failed" in line:
-            self.failed.append(line["failed"])
-        else:
-            self.latency = Latency(**line["latency"])
-
-
-def _settled_stats(server: Server, sent: int) -> dict[str, Any]:
-    """Ask until the last request is accounted for: who hung up is noticed a little later."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    while True:
-        stats = _fetch_json(server.port, "/-/stats")
-        settled = stats["submitted"] >= sent and not stats["pending"]
-        if settled or time.monotonic() > deadline:
-            return stats
-        time.sleep(0.1)
+def _reckon(
+    server: Server, database: embedded.EmbeddedServer, sent: list[Sent], run_id: str
+) -> tuple[dict[str, Any], Comparison]:
+    """Compare, and again while rows still come: a client's leaving is noticed a little later."""
+    previous: dict[str, Any] = {}
+    with psycopg.connect(database.dsn, autocommit=True) as conn:
+        while True:
+            stats = _fetch_json(server.port, "/-/stats")
+            comparison = compare(sent, read_rows(conn, run_id))
+            if stats != previous:
+                previous, deadline = stats, time.monotonic() + QUIET_TIMEOUT_S
+            if comparison.exact or time.monotonic() > deadline:
+                return stats, comparison
+            time.sleep(0.1)
 
 
 def _fetch_json(port: int, path: str) -> dict[str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SETTLE_TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=FETCH_TIMEOUT_S)
     try:
         connection.request("GET", path)
         answer: dict[str, Any] = json.load(connection.getresponse())
@@ -246,7 +186,6 @@ def _fetch_json(port: int, path: str) -> dict[str, Any]:
     return answer
 
 
-def _percentile(values: list[float], share: float) -> float:
-    """The smallest value that is not exceeded by that share of all."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+def _warnings(log: Path) -> list[str]:
+    lines = log.read_text(errors="replace").splitlines()
+    return [line for line in lines if line.startswith("auditlog.")]

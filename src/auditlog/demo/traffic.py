@@ -1,9 +1,8 @@
 """The client process: real requests at a steady rate; one line of JSON for each that was sent.
 
 Every request goes to the server with the trail and to the one without, so that both carry the same
-load. Meanwhile one plain read is timed on both, alternately. Only what goes to the first is
-reported: `{"id", "scenario", "status"}`, `{"failed"}` for a request that could not be made, and at
-the end `{"latency"}` in milliseconds.
+load. What goes to the first is reported: `{"id", "scenario", "status"}`, or `{"failed"}` for a
+request that could not be made.
 """
 
 import argparse
@@ -15,12 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from auditlog.demo.client import Client, Probe
+from auditlog.demo.client import Client
 from auditlog.demo.scenarios import SCENARIOS, Scenario
 
-TIMED_READ = "timed read"
-TIMED_TARGET = "/orders/1"
-TIMED_INTERVAL_S = 0.01
 MAX_IN_FLIGHT = 200
 
 
@@ -34,14 +30,14 @@ class Traffic:
     """
 
     def __init__(self, audited: int, bare: int, run: str) -> None:
-        self._ports = {"audited": audited, "bare": bare}
+        self._audited = audited
+        self._ports = (audited, bare)
         self._ids = (f"{run}-{number}" for number in itertools.count(1))
         self._free = asyncio.Semaphore(MAX_IN_FLIGHT)
 
     async def drive(self, seconds: float, rate: float) -> None:
         """Send at `rate` for `seconds`, and one of each kind to finish with."""
         async with asyncio.TaskGroup() as tasks:
-            timing = tasks.create_task(self._time(seconds))
             started = time.monotonic()
             for number, scenario in enumerate(_mixed(int(seconds * rate))):
                 await asyncio.sleep(started + number / rate - time.monotonic())
@@ -50,14 +46,11 @@ class Traffic:
         for scenario in SCENARIOS:
             await self._free.acquire()
             await self._send(scenario)
-        _report({"latency": timing.result()})
 
     async def _send(self, scenario: Scenario) -> None:
         request_id = next(self._ids)
         try:
-            status, _ = await asyncio.gather(
-                *(scenario.perform(Client(port, request_id)) for port in self._ports.values())
-            )
+            status = await self._perform(scenario, request_id)
         except (OSError, EOFError, TimeoutError) as error:
             _report({"failed": f"{scenario.name}: {error!r}"})
         else:
@@ -65,24 +58,13 @@ class Traffic:
         finally:
             self._free.release()
 
-    async def _time(self, seconds: float) -> dict[str, list[float]]:
-        """Time the same read on both servers in turn; the order changes each time."""
-        probes = [(name, await Probe.open(port)) for name, port in self._ports.items()]
-        samples: dict[str, list[float]] = {name: [] for name in self._ports}
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            probes.reverse()
-            request_id = next(self._ids)
-            statuses = {}
-            for name, probe in probes:
-                started = time.perf_counter()
-                statuses[name] = await probe.read(TIMED_TARGET, request_id)
-                samples[name].append((time.perf_counter() - started) * 1000)
-            _report({"id": request_id, "scenario": TIMED_READ, "status": statuses["audited"]})
-            await asyncio.sleep(TIMED_INTERVAL_S)
-        for _, probe in probes:
-            probe.close()
-        return samples
+    async def _perform(self, scenario: Scenario, request_id: str) -> int | None:
+        """Do it on both servers at once; the one that comes first changes each time."""
+        ports = self._ports = self._ports[::-1]
+        statuses = await asyncio.gather(
+            *(scenario.perform(Client(port, request_id)) for port in ports)
+        )
+        return statuses[ports.index(self._audited)]
 
 
 def _mixed(count: int) -> Iterator[Scenario]:

@@ -47,7 +47,10 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Stop the server, unless another process uses it too. Blocks; may be repeated."""
-        self._server.cleanup()
+        if _is_postgres(self._server.get_postmaster_info().pid):
+            self._server.cleanup()
+        else:  # it crashed, and the package would complain that it cannot stop it
+            self._server.global_process_id_list.get_and_remove(os.getpid())
 
     def __enter__(self) -> Self:
         return self

@@ -56,7 +56,8 @@ class Buffer:
         """
         self._settings = settings
         self._on_due = on_due
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler may submit while this very thread is inside `put`.
+        self._lock = threading.RLock()
         # By table, and within each by priority: high first.
         self._queues: list[tuple[deque[bytes], deque[bytes]]] = [(deque(), deque()) for _ in TABLES]
         self._queued = 0
@@ -73,10 +74,12 @@ class Buffer:
         self._written = 0
         self._dropped: dict[str, int] = {}
 
-    def put(self, table: int, row: bytes, low_priority: bool) -> Sequence[bytes]:  # noqa: FBT001  # the hot path: positional is 50 ns cheaper
+    def put(self, table: int, row: bytes, low_priority: bool) -> Sequence[bytes]:
         """Queue a tuple; return the tuples lost by that, which may include this one."""
         size = len(row)
         lost: Sequence[bytes] = ()
+        # Whatever the application put there: nothing below may fail halfway.
+        low_priority = low_priority is True
         with self._lock:
             self._submitted += 1
             if self._rows_left <= 0 or self._bytes_left < size:
@@ -173,20 +176,38 @@ class Buffer:
 
     def _make_room(self, row: bytes, *, low_priority: bool) -> list[bytes]:
         """Evict the oldest unimportant rows for an important one, else refuse the row."""
-        lost: list[bytes] = []
         size = len(row)
+        lost: list[bytes] = []
         if not low_priority and self._settings.on_overflow == "drop_low_priority":
-            for _, low in self._queues:
-                while low and (self._rows_left <= 0 or self._bytes_left < size):
-                    evicted = low.popleft()
-                    self._queued -= 1
-                    self._queued_bytes -= len(evicted)
-                    self._rows_left += 1
-                    self._bytes_left += len(evicted)
-                    lost.append(evicted)
+            lost = self._evict(size)
         if self._rows_left <= 0 or self._bytes_left < size:
             lost.append(row)
         self._count_dropped(LossReason.OVERFLOW, len(lost))
+        return lost
+
+    def _evict(self, size: int) -> list[bytes]:
+        """Take out as many unimportant rows as make room; none, if all of them would not."""
+        rows_left, bytes_left = self._rows_left, self._bytes_left
+        counts = []
+        for _, low in self._queues:
+            count = 0
+            for victim in low:
+                if rows_left > 0 and bytes_left >= size:
+                    break
+                count += 1
+                rows_left += 1
+                bytes_left += len(victim)
+            counts.append(count)
+        if bytes_left < size:
+            return []
+        lost = [
+            low.popleft()
+            for (_, low), count in zip(self._queues, counts, strict=True)
+            for _ in range(count)
+        ]
+        self._queued -= rows_left - self._rows_left
+        self._queued_bytes -= bytes_left - self._bytes_left
+        self._rows_left, self._bytes_left = rows_left, bytes_left
         return lost
 
     def _move_to_flight(self, rows: int, size: int) -> None:

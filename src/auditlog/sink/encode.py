@@ -94,6 +94,7 @@ class Encoder:
         elif not MIN_TIMESTAMP_US <= occurred_us <= MAX_TIMESTAMP_US:
             raise ValueError
         head = self._heads.get(record.instance_id) or self._head(record.instance_id)
+        log_id = record.log_id
         headers = record.request_headers
         metadata = record.metadata
         return b"".join(
@@ -102,7 +103,7 @@ class Encoder:
                 # A record id of any other length, or a datetime, is for the careful half.
                 _pack_identity(
                     _UUID_CHARS,
-                    _uuid_text(record.log_id or str(uuid_utils.uuid7())),
+                    _uuid_text(str(uuid_utils.uuid7()) if log_id is None else log_id),
                     8,
                     recorded_us - PG_EPOCH_US,
                     8,
@@ -130,7 +131,8 @@ class Encoder:
     def _head(self, instance_id: str | None) -> bytes:
         """The number of fields and the tenant, which most tuples share."""
         head = struct.pack(">h", len(LOGS.columns))
-        head += _text(instance_id or self._instance_id, _SHORT_TEXT)
+        named = instance_id is not None and instance_id != ""
+        head += _text(instance_id if named else self._instance_id, _SHORT_TEXT)
         if len(self._heads) < MAX_CACHED_TENANTS:
             self._heads[instance_id] = head
         return head

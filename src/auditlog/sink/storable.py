@@ -293,7 +293,9 @@ def _shortened(simple: Any, max_bytes: int) -> Any:
 def _type_name(value: Any) -> str:
     kind = type(value)
     try:
-        name = f"<{kind.__module__}.{kind.__qualname__}>"
-    except Exception:  # noqa: BLE001  # both may be anything, by way of a metaclass
+        # `__module__` may be any object, and a metaclass may make either raise.
+        module = kind.__module__ if type(kind.__module__) is str else "?"
+        name = f"<{module}.{kind.__qualname__}>"
+    except Exception:  # noqa: BLE001  # see above
         name = "<object>"
     return _plain_text(name, _MAX_STAND_IN_CHARS)[0]

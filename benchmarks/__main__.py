@@ -1,0 +1,71 @@
+"""`python -m benchmarks [NAME ...] [--quick] [--write]`: run, print the tables, keep them.
+
+The exit code says whether the benchmarks ran, never whether an aim was met: machines are noisy.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import capture, memory, report, serving, sink
+from benchmarks.database import Server, running_server
+from benchmarks.report import Table
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+class _Servers:
+    """The one server, started when a benchmark first asks for it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._server: Server | None = None
+
+    @property
+    def version(self) -> str | None:
+        return self._server.version if self._server else None
+
+    def get(self) -> Server:
+        if self._server is None:
+            self._server = self._stack.enter_context(running_server())
+        return self._server
+
+
+BENCHMARKS: dict[str, Callable[[_Servers, bool], list[Table]]] = {
+    "capture": lambda _, quick: capture.run(capture.QUICK if quick else capture.FULL),
+    "sink": lambda servers, quick: sink.run(sink.QUICK if quick else sink.FULL, servers.get()),
+    "uvicorn": lambda servers, quick: serving.run(
+        serving.QUICK if quick else serving.FULL, servers.get()
+    ),
+    "memory": lambda _, quick: memory.run(memory.QUICK if quick else memory.FULL),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all?")
+    parser.add_argument("--write", action="store_true", help=f"keep the tables in {PAGE.name}")
+    options = parser.parse_args(arguments)
+    names = options.names or list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(unknown)}: {', '.join(BENCHMARKS)}")
+    tables: list[Table] = []
+    with ExitStack() as stack:
+        servers = _Servers(stack)
+        for name in names:
+            for table in BENCHMARKS[name](servers, options.quick):
+                print(table.markdown(), flush=True)
+                tables.append(table)
+        source = report.source(servers.version, names, quick=options.quick)
+    print(source)
+    if options.write:
+        report.write(PAGE, "\n".join([source, "", *(table.markdown() for table in tables)]))
+        print(f"written to {PAGE}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
