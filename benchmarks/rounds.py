@@ -40,9 +40,14 @@ def ratio(figures: Iterable[float], of: Iterable[float]) -> float:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop that uvicorn would choose."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    """Run a coroutine to its end."""
+    with event_loop() as runner:
         return runner.run(main)
+
+
+def event_loop() -> asyncio.Runner:
+    """Make a runner with the loop that uvicorn would choose."""
+    return asyncio.Runner(loop_factory=_loop_factory())
 
 
 def loop_name() -> str:

@@ -79,7 +79,6 @@ def ours(load: Load, *, encode: bool) -> Shipper:
         settings = Settings(
             dsn=dsn,
             batch_rows=BATCH_ROWS,
-            batch_bytes=1 << 30,
             max_queued_rows=len(load.tuples),
             max_queued_bytes=1 << 40,
         )

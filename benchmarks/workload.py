@@ -39,8 +39,10 @@ _START_US = 1_767_225_600_000_000  # 2026-01-01
 
 
 def scope() -> MutableMapping[str, Any]:
-    """Make a new scope, as uvicorn does for every request; frameworks write into it."""
-    return {**_SCOPE, "headers": list(HEADERS), "state": {}}
+    """Make a new scope, as a server does for every request; frameworks write into it."""
+    # New objects, as from a parser: the hash of a name that was seen before would be known.
+    headers = [(bytes(bytearray(name)), bytes(bytearray(value))) for name, value in HEADERS]
+    return {**_SCOPE, "headers": headers, "state": {}}
 
 
 def application() -> Starlette:

@@ -8,7 +8,6 @@ drained, and what cannot be drained is counted and logged.
 
 import asyncio
 import atexit
-import concurrent.futures
 import dataclasses
 import logging
 import os
@@ -117,9 +116,9 @@ class AuditLog:
         runner = self._runner_to_drain(here=False)
         if runner is not None:
             runner.stop()
-            if not _wait(runner, self.settings.drain_timeout_s):
+            if not runner.wait(self.settings.drain_timeout_s):
                 runner.cancel()
-                _wait(runner, self.settings.drain_timeout_s)
+                runner.wait(self.settings.drain_timeout_s)
         self._give_up()
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as in asyncio.wait
@@ -135,7 +134,7 @@ class AuditLog:
         done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout)
         if not done:
             future.cancel()
-        return bool(done)
+        return bool(done) and not future.cancelled() and future.result()
 
     def lose(self, error: BaseException) -> None:
         """Count a request of which no record could be made, and say why."""
@@ -242,10 +241,6 @@ class AuditLog:
         self._runner = None
         self.reporter = Reporter()
         self._make_chain()
-
-
-def _wait(runner: Runner, timeout_s: float) -> bool:
-    return bool(concurrent.futures.wait({runner.finished}, timeout_s).done)
 
 
 def _drain_all() -> None:

@@ -29,7 +29,6 @@ class AuditLogCollector(Collector):
         for name, text, value in (
             ("submitted", "Records handed over.", stats.submitted),
             ("written", "Rows committed to PostgreSQL.", stats.written),
-            ("spooled", "Rows on disk, waiting to be shipped.", stats.spooled),
             ("dead_lettered", "Rows set aside because they cannot be stored.", stats.dead_lettered),
             ("batches", "Transactions committed.", stats.batches),
             ("retries", "Attempts that failed and were repeated.", stats.retries),
@@ -40,6 +39,9 @@ class AuditLogCollector(Collector):
             # Every reason, also at 0: an alert on an increase needs a first sample.
             dropped.add_metric([reason.value], stats.dropped_by_reason.get(reason, 0))
         yield dropped
+        yield GaugeMetricFamily(
+            "auditlog_spooled_rows", "Rows on disk, waiting to be shipped.", value=stats.spooled
+        )
         yield GaugeMetricFamily(
             "auditlog_pending_rows", "Rows accepted and not yet committed.", value=stats.pending
         )

@@ -7,6 +7,7 @@ are told by their class and SQLSTATE, since messages and contexts of the server 
 import logging
 import threading
 import time
+from contextlib import suppress
 
 INTERVAL_S = 20.0
 
@@ -17,7 +18,8 @@ class Reporter:
     """Logs each reason at most once in `INTERVAL_S`, with the number of times it stayed silent."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler may submit, and so report, while its thread is in `report`.
+        self._lock = threading.RLock()
         self._silent_until: dict[str, float] = {}
         self._suppressed: dict[str, int] = {}
 
@@ -37,7 +39,9 @@ class Reporter:
             self._silent_until[reason] = now + INTERVAL_S
             suppressed = self._suppressed.pop(reason, 0)
         again = f" ({suppressed} more since the last such line)" if suppressed else ""
-        logger.log(level, "%s: %s%s", reason, message, again, extra={"suppressed": suppressed})
+        # A handler of the application may raise; neither a request nor the writer may end by that.
+        with suppress(Exception):
+            logger.log(level, "%s: %s%s", reason, message, again, extra={"suppressed": suppressed})
 
 
 def describe(error: BaseException) -> str:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_network
+from math import inf
 from typing import Any, Literal, Self, TypeAlias, get_args, get_type_hints
 
 from auditlog.errors import SettingsError
 
 PREFIX = "AUDITLOG_"
 MIN_ROW_BYTES = 8192
+MAX_ID_BYTES = 255
 Overflow: TypeAlias = Literal["drop_low_priority", "drop_newest"]
 
 DEFAULT_HEADERS = (
@@ -73,10 +75,16 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot work, here rather than at the first request."""
         for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+            _check_number(name, getattr(self, name))
+        for name in _LISTS:
+            _check_list(name, getattr(self, name))
         if not self.instance_id:
             raise SettingsError("instance_id must not be empty: it leads every primary key")
+        if not self.instance_id.isprintable() or len(self.instance_id.encode()) > MAX_ID_BYTES:
+            raise SettingsError(
+                f"instance_id must be printable and at most {MAX_ID_BYTES} bytes long: every row"
+                " of the tenant would otherwise carry another one"
+            )
         if self.on_overflow not in get_args(Overflow):
             raise SettingsError(f"on_overflow must be one of {', '.join(get_args(Overflow))}")
         if self.max_row_bytes < MIN_ROW_BYTES:
@@ -107,7 +115,23 @@ class Settings:
         return cls(**{**values, **overrides})
 
 
-_POSITIVE = tuple(name for name, hint in get_type_hints(Settings).items() if hint in (int, float))
+_HINTS = get_type_hints(Settings)
+_POSITIVE = tuple(name for name, hint in _HINTS.items() if hint in (int, float))
+_LISTS = tuple(name for name, hint in _HINTS.items() if hint == tuple[str, ...])
+
+
+def _check_number(name: str, value: Any) -> None:
+    whole = _HINTS[name] is int
+    # Every comparison with NaN is false, so this one is written to fail then.
+    if not isinstance(value, int if whole else int | float) or not 0 < value < inf:
+        kind = "whole number" if whole else "number"
+        raise SettingsError(f"{name} must be a {kind} greater than 0, not {value!r}")
+
+
+def _check_list(name: str, value: Any) -> None:
+    # One string is a sequence as well: of its letters.
+    if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
+        raise SettingsError(f"{name} must be several texts, as in {name}=('...',), not {value!r}")
 
 
 def _check_network(network: str) -> None:

@@ -11,6 +11,7 @@
 For an application that builds its own `AuditLog`, `capture(audit)` listens in.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -37,9 +38,9 @@ class MemorySink:
         self._encoder = Encoder(self.settings)
 
     def submit(self, record: Record) -> Outcome:
-        """Keep a record."""
+        """Keep a copy of a record: the caller may reuse it."""
         self._encoder.encode(record)
-        self.records.append(record)
+        self.records.append(copy.copy(record))
         return Outcome.ACCEPTED
 
     def lose(self, error: BaseException) -> None:

@@ -226,6 +226,16 @@ def test_missing_extra_says_how_to_install_it(package: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (2, "", NOT_INSTALLED)
 
 
+def test_demo_without_its_extra_says_how_to_install_it() -> None:
+    """A settings error before anything is started."""
+    code = "import sys; sys.modules['uvicorn'] = None; from auditlog.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "demo"], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (Exit.USAGE, "")
+    assert "the demo needs uvicorn: pip install 'auditlog-postgres[demo]'" in result.stderr
+
+
 def test_the_installed_script_is_the_module() -> None:
     """`auditlog` and `python -m auditlog` are the same."""
     script = Path(sys.executable).with_name("auditlog")

@@ -64,7 +64,7 @@ def test_headers_that_are_no_bytes_are_hidden() -> None:
         (b"bearer  s3cr3t", "bearer [REDACTED]"),
         (b"Basic dXNlcjpwYXNz", "Basic [REDACTED]"),
         (b"AWS4-HMAC-SHA256 Credential=AKIA, Signature=s3cr3t", "AWS4-HMAC-SHA256 [REDACTED]"),
-        (b"Digest username=\"u\", response=\"s3cr3t\"", "Digest [REDACTED]"),
+        (b'Digest username="u", response="s3cr3t"', "Digest [REDACTED]"),
         (b"s3cr3t", "[REDACTED]"),
         (b"my s3cr3t", "[REDACTED]"),
         (b"Bearer", "[REDACTED]"),
@@ -244,7 +244,7 @@ def test_innocent_queries_are_unchanged(query: str) -> None:
         ("code=s3cr3t&state=s3cr3t", "code=[REDACTED]&state=[REDACTED]"),
         ("state=s3cr3t&error=denied", "state=[REDACTED]&error=denied"),
         ("%73tate=s3cr3t&client_id=web", "%73tate=[REDACTED]&client_id=web"),
-        ("client_assertion=s3cr3t&assertion=s3cr3t", "client_assertion=[REDACTED]&assertion=[REDACTED]"),
+        ("client_assertion=s3cr3t", "client_assertion=[REDACTED]"),
         ("X-Amz-Signature=s3cr3t&X-Amz-Date=1", "X-Amz-Signature=[REDACTED]&X-Amz-Date=1"),
         ("sv=2024&sig=s3cr3t", "sv=2024&sig=[REDACTED]"),
         ("next=https%3A%2F%2Fu%3As3cr3t%40host%2Fp", "next=https://host/p"),
@@ -253,10 +253,12 @@ def test_innocent_queries_are_unchanged(query: str) -> None:
         ("next=//u:s3cr3t@host/p", "next=//host/p"),
         ("dsn=postgres://u:s3cr3t/s3cr3t@host/db", "dsn=postgres://[REDACTED]@host/db"),
         ("dsn=postgres://u:s3cr3t&s3cr3t@host/db", "dsn=postgres://[REDACTED]@host/db"),
-        ("next=%2Fcb%3Faccess_token%3Ds3cr3t%26a%3D1", "next=/cb%3Faccess_token%3D[REDACTED]%26a%3D1"),
+        ("next=%2Fcb%3Faccess_token%3Ds3cr3t%26a%3D1",
+         "next=/cb%3Faccess_token%3D[REDACTED]%26a%3D1"),
         ("next=%2Fcb%23id_token%3Ds3cr3t", "next=/cb%23id_token%3D[REDACTED]"),
-        ("variables=%7B%22password%22%3A%22s3cr3t%22%7D", "variables=%7B%22password%22:%22[REDACTED]%22%7D"),
-        ('q={"password":"s3cr3t"}', "q={%22password%22:%22[REDACTED]%22}"),
+        ("variables=%7B%22password%22%3A%22s3cr3t%22%7D",
+         "variables=%7B%22password%22:%22[REDACTED]%22%7D"),
+        ('q={"password":"s3cr3t"}', 'q={"password":"[REDACTED]"}'),
         ("query=mutation%7Blogin(password%3A%22s3cr3t%20s3cr3t%22)%7D",
          "query=mutation%7Blogin%28password:%22[REDACTED]%22%29%7D"),
         ("q=%2525252525253As3cr3t", "q=[REDACTED]"),
@@ -309,35 +311,54 @@ def test_targets_that_are_no_bytes_are_hidden() -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("start", "repeated", "end"),
     [
-        b"a=1&" * 2_500_000,
-        b"a=" * 5_000_000,
-        b"a;" * 5_000_000,
-        b"%25" * 3_000_000,
-        b":" * 10_000_000,
-        b"a://b:c" * 1_400_000,
-        b"@" + b"a://b:c" * 1_400_000,
-        b"a://b:c" * 1_400_000 + b"@",
-        b"x=" + b'password:"' * 1_000_000,
-        b"x=:" + b"a" * 10_000_000,
-        b"{" * 10_000_000,
-        b"x=" + b"[" * 5_000_000 + b":",
-        b"x=:" + b"bearer+" * 1_400_000,
-        b"x=:" + b'"' * 5_000_000,
+        (b"", b"a=1&", b""),
+        (b"", b"a=", b""),
+        (b"", b"a;", b"=1"),
+        (b"a;b=", b"c", b""),
+        (b"", b"%25", b""),
+        (b"", b":", b""),
+        (b"@", b"a://b:c", b""),
+        (b"", b"a://b:c", b"@"),
+        (b"", b"a://", b"@"),
+        (b"x=", b'password:"', b""),
+        (b"", b"{", b""),
+        (b"x=", b"[", b":"),
+        (b"x=:", b"a", b""),
+        (b"x=:", b"a ", b""),
+        (b"x=%3A", b"bearer+", b""),
+        (b"x=%3A", b"a+", b"="),
+        (b"x=:", b'"', b""),
+        (b"", b"password=1&", b""),
+        (b"x=%3A+", b"token%3Da+", b""),
     ],
-    ids=range(14),
+    ids=repr,
 )
-def test_ten_megabytes_take_linear_time(query: bytes) -> None:
+def test_long_queries_take_linear_time(start: bytes, repeated: bytes, end: bytes) -> None:
     """Ten times the length takes about ten times as long, whatever the bytes."""
-    small = _seconds(query[: len(query) // 10])
-    assert _seconds(query) < 30 * small + 0.5
+    few, many = (start + repeated * (size // len(repeated)) + end for size in (10**5, 10**6))
+    assert _seconds(many) < 40 * _seconds(few) + 0.2
+
+
+def test_ten_megabytes_take_seconds() -> None:
+    """No server accepts such a target; it would do no harm."""
+    assert _seconds(b"a=1&b=%3A&" * 10**6) < 5
 
 
 def _seconds(query: bytes) -> float:
     started = time.perf_counter()
     ALL.target(b"/", query)
     return time.perf_counter() - started
+
+
+def test_more_parameters_than_anyone_sends_are_hidden() -> None:
+    """Judging names takes time, and that is bounded; what was not judged is not shown."""
+    many = ALL.target(b"/", b"a=1&" * 5_000 + b"x=s3cr3t")
+    assert many.startswith("/?a=1&a=1&")
+    assert many.endswith("&[REDACTED]")
+    assert "s3cr3t" not in ALL.target(b"/", b"a=" * 5_000 + b"s3cr3t")
+    assert "s3cr3t" not in ALL.text("a: b " * 5_000 + "s3cr3t")
 
 
 # URLs, forms, free text
@@ -391,9 +412,9 @@ def test_forms_lose_secret_parameters(body: bytes, expected: str) -> None:
         ("password: s3cr3t", "password: [REDACTED]"),
         ("my password = s3cr3t", "my password = [REDACTED]"),
         ('the API key: "s3cr3t s3cr3t" ok', 'the API key: "[REDACTED]" ok'),
-        ("password='s3cr3t s3cr3t' ok", "password=[REDACTED] ok"),
+        ("password='s3cr3t s3cr3t' ok", "password='[REDACTED]' ok"),
         ('{"password": "s3cr3t', '{"password": "[REDACTED]"'),
-        (r'{\"password\":\"s3cr3t\"}', r'{\"password\":\[REDACTED]'),
+        (r'{\"password\":\"s3cr3t\"}', r'{\"password\":\"[REDACTED]"'),
         ("Authorization: Bearer s3cr3t ok", "Authorization: Bearer [REDACTED] ok"),
         ("curl -H 'x: Bearer s3cr3tS3cr3t'", "curl -H 'x: Bearer [REDACTED]"),
         ("pwd: s3cr3t token: s3cr3t", "pwd: [REDACTED] token: [REDACTED]"),
@@ -423,12 +444,19 @@ class Login:
 
 
 class Word(enum.Enum):
-    SECRET = "https://u:s3cr3t@h/"  # noqa: S105  # bait
+    SECRET = "https://u:s3cr3t@h/"
 
 
 class Text(str):
+    __slots__ = ()
+
     def replace(self, *_: Any) -> str:
         raise AssertionError("foreign code")
+
+
+class Endless(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(int, 1)
 
 
 class Hostile(Mapping[str, int]):
@@ -489,10 +517,9 @@ def test_json_ends_on_circles_depth_and_endless_sequences() -> None:
     deep: Any = "s3cr3t"
     for _ in range(100_000):
         deep = [deep]
-    endless = type("Endless", (list,), {"__iter__": lambda self: iter(int, 1)})()
     assert REDACTED in str(ALL.json(circle))
     assert "s3cr3t" not in str(ALL.json(deep))
-    assert len(ALL.json(endless)) <= 20_000
+    assert len(ALL.json(Endless())) <= 20_000
     assert len(ALL.json(list(range(100_000)))) <= 20_000
 
 
@@ -531,7 +558,7 @@ def test_hash_tells_types_apart() -> None:
 
 
 def test_hash_can_be_recomputed_by_anyone_with_the_key() -> None:
-    """printf '"s3cr3t"' | openssl dgst -sha256 -hmac 0123456789abcdef"""  # noqa: D403
+    """By `printf '"s3cr3t"' | openssl dgst -sha256 -hmac 0123456789abcdef`."""
     assert Mask(KEY).hash("s3cr3t") == (
         "hmac-sha256:1:169f7551f4013e0c51a12bad650899fc69c955980cbd245c773a677f4b2b0101"
     )

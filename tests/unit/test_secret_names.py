@@ -153,8 +153,10 @@ def test_every_exception_is_one(name: str) -> None:
 def test_additional_names_are_secret_in_every_spelling() -> None:
     """Users write a name as they like, clients too."""
     names = SecretNames(["Tax-Number", "пароль"])
-    assert names.fields["taxNumber"] and names.parameters["tax_number"]
-    assert names.headers["x-tax-number"] == 0, "whole names only"
+    assert names.fields["taxNumber"]
+    assert names.parameters["tax_number"]
+    assert names.headers["x-tax-number"]
+    assert names.fields["syntax_number"] == 0, "whole names only"
     assert names.fields["ПАРОЛЬ"]
 
 
@@ -172,6 +174,11 @@ def test_verdicts_are_bounded() -> None:
     assert len(names.parameters) <= MAX_KEYS
     assert names.parameters["x" * 1000] == 0
     assert "x" * 1000 not in names.parameters
+
+
+def test_name_too_long_to_judge_is_secret() -> None:
+    """Nobody names a field with more than a thousand characters."""
+    assert NAMES.parameters["x" * 1025] & NAMES.fields["x" * 1025] & NAMES.headers["x" * 1025]
 
 
 def test_normalise_brings_spellings_together() -> None:

@@ -26,16 +26,21 @@ class Annotations:
         "user_id",
     )
 
+    user_id: str | None
+    resource_owner: str | None
+    instance_id: str | None
+    aggregate_type: str | None
+    aggregate_id: str | None
+    event_type: str | None
+    event_sequence: int | None
+    message: str | None
+    level: int | None
+
     def __init__(self) -> None:
-        self.user_id: str | None = None
-        self.resource_owner: str | None = None
-        self.instance_id: str | None = None
-        self.aggregate_type: str | None = None
-        self.aggregate_id: str | None = None
-        self.event_type: str | None = None
-        self.event_sequence: int | None = None
-        self.message: str | None = None
-        self.level: int | None = None
+        # One store after the other from one None: made for every request.
+        self.user_id = self.resource_owner = self.instance_id = None
+        self.aggregate_type = self.aggregate_id = self.event_type = self.event_sequence = None
+        self.message = self.level = None
         self.metadata: dict[str, Any] = {}
         self.skipped = False
 

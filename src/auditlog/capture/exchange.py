@@ -22,6 +22,8 @@ from auditlog.reporting import describe
 Identify: TypeAlias = Callable[[Scope], str | None]
 
 _INFO, _WARN, _ERROR = (int(level) for level in (LogLevel.INFO, LogLevel.WARN, LogLevel.ERROR))
+_CORRELATION = [(b"traceparent", b"-"), (b"x-request-id", b"-")]
+_CORRELATION_KEPT = {"traceparent": ["-"], "x-request-id": ["-"]}
 _NOTHING, _NO_HEADERS = Level.NONE, Level.METADATA
 # Plain strings: an enumeration's member costs a call where a string costs nothing.
 OK = str(RequestOutcome.OK)
@@ -59,6 +61,8 @@ class Capture:
     resource_owner: Identify | None = None
     max_body_bytes: int = 16 * 1024
     echo_request_id: bool = False
+    keeps_correlation: bool = False
+    """Whether traceparent and x-request-id are among the headers that are kept, in clear."""
 
     @classmethod
     def of(cls, recorder: Recorder, policy: Policy, **identify: Identify | None) -> "Capture":
@@ -68,18 +72,20 @@ class Capture:
             SettingsError: a setting that cannot work.
         """
         settings = recorder.settings
+        redactor = Redactor(
+            headers=settings.capture_headers,
+            fields=settings.redact_fields,
+            key=settings.redact_key,
+            key_id=settings.redact_key_id,
+        )
         return cls(
             recorder,
             policy,
-            Redactor(
-                headers=settings.capture_headers,
-                fields=settings.redact_fields,
-                key=settings.redact_key,
-                key_id=settings.redact_key_id,
-            ),
+            redactor,
             TrustedProxies(settings.trusted_proxies),
             max_body_bytes=settings.max_body_bytes,
             echo_request_id=settings.echo_request_id,
+            keeps_correlation=redactor.headers(_CORRELATION) == _CORRELATION_KEPT,
             **identify,
         )
 
@@ -105,6 +111,9 @@ class Exchange(Annotations):
     )
 
     protocol = 0
+    status: int | None
+    error_type: str | None
+    log_id: str | None
 
     def __init__(self, capture: Capture, scope: Scope, method: str, path: str) -> None:
         Annotations.__init__(self)
@@ -115,21 +124,17 @@ class Exchange(Annotations):
         # The wall clock says when, the monotonic one how long: the wall may be set meanwhile.
         self.started_us = time.time_ns() // 1000
         self.started_ns = time.perf_counter_ns()
-        self.ended_ns = 0
-        self.status: int | None = None
+        self.ended_ns = self.bytes_in = self.bytes_out = 0
+        self.status = self.error_type = self.log_id = None
         self.status_source = NONE
         self.outcome = UNKNOWN
-        self.error_type: str | None = None
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.log_id: str | None = None
 
     def finish(self, error: BaseException | None) -> None:
         """Conclude, decide and submit; never raises, whatever the application did."""
         try:
+            self.conclude(error)
             if not self.ended_ns:
                 self.ended_ns = time.perf_counter_ns()
-            self.conclude(error)
             if not self.skipped:
                 self._submit()
         except Exception as failure:  # noqa: BLE001  # never an error of the request
@@ -151,8 +156,12 @@ class Exchange(Annotations):
         """The request's headers as they came."""
         raise NotImplementedError
 
-    def facts(self) -> dict[str, Any]:
-        """Begin the metadata: outcome, source of the status, and the connection's."""
+    def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
+        """Begin the metadata: outcome, source of the status, and the connection's.
+
+        Args:
+            headers: Those that are stored; None when none are.
+        """
         raise NotImplementedError
 
     def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
@@ -162,8 +171,7 @@ class Exchange(Annotations):
     def _submit(self) -> None:
         capture = self.capture
         self._identify()
-        route = self.route()
-        outcome = self.outcome
+        route, outcome = self.route(), self.outcome
         decision = capture.policy.decide(
             self.protocol,
             self.method,
@@ -176,7 +184,9 @@ class Exchange(Annotations):
         )
         if decision.level is _NOTHING:
             return
-        metadata = self.facts()
+        redactor = capture.redactor
+        headers = None if decision.level is _NO_HEADERS else redactor.headers(self.raw_headers())
+        metadata = self.facts(headers)
         if route is not None:
             metadata["http.route"] = route
         if decision.rule is not None:
@@ -185,23 +195,21 @@ class Exchange(Annotations):
             metadata["error.type"] = self.error_type
         self.describe(metadata, decision)
         if self.metadata:
-            annotated = capture.redactor.json(self.metadata)
             # What we say of the request is not overwritten by what its handler says.
-            metadata = {**annotated, **metadata}
+            metadata = {**redactor.json(self.metadata), **metadata}
         level = self.level
         if level is None:
             # A background task may break after the client was served.
             level = _ERROR if self.error_type and outcome is OK else _LEVEL_OF[outcome]
         low_priority = decision.low_priority
+        # By position, in the order of the columns: by name it takes twice as long.
         capture.recorder.submit(
             LogRecord(
                 self.started_us,
                 self.protocol,
                 self.target(),
                 self.method,
-                None
-                if decision.level is _NO_HEADERS
-                else capture.redactor.headers(self.raw_headers()),
+                headers,
                 self.status,
                 (self.ended_ns - self.started_ns) // 1_000_000,
                 self.user_id,

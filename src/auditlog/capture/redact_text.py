@@ -8,6 +8,7 @@ length of the text, whatever it holds. May raise on hostile input: the caller hi
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -19,25 +20,28 @@ from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames, dec
 # Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
 _SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|[bB](?:earer|EARER|asic|ASIC)[\s+]")
 _PIECE_END = re.compile(r"([?&#])")
-_NAME = re.compile(r"([^=;/?&#]*)=")
-_TOKEN = re.compile(r"\S+")
+# From one separator to the next: a start within a name would make the search quadratic.
+_NAME = re.compile(r"(?<![^=;/?&#])([^=;/?&#]*+)=")
+_TOKEN = re.compile(r"(?<!\S)(?=\S*?[=?%/])\S+")
 _AUTHORITY = re.compile(r"(?:\A|[:=])[/\\]{2,}")
 _HOST = re.compile(r"[^/?#&\\\s]*")
 _HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d{0,5})?")
 # A parameter of this length without a value is no name: `/unsubscribe?<token>`.
 _MAX_BARE_NAME = 32
+# More names are judged in no text: what follows is hidden, so that the worst takes milliseconds.
+_MAX_NAMES = 1000
 
-# One or two words, and what may stand between a name and its value; or the scheme of credentials,
-# if a token follows: that has a digit, "bearer authentication" has none.
-_ASSIGNMENT = re.compile(
-    r"""(?<![\w.-])
-    (?: (?P<scheme> bearer | basic ) [\s+]{1,8} (?= \S{8} ) (?= \S{0,256} [0-9=+] )
-      | (?P<first> [\w.-]++ [ ])? (?P<name> [\w.-]++ ) [\\"'\])]{0,8} [\s+]{0,8}
-        [:=]{1,3} >? [\s+]{0,8} \\{0,4}
-        (?: (?: bearer | basic | digest | dpop | token | negotiate | ntlm ) [\s+]{1,8} )?
-    )""",
-    re.IGNORECASE | re.VERBOSE,
+# What stands between a name and its value; or a scheme, if credentials follow: they have a digit,
+# "bearer authentication" has none.
+_MARK = re.compile(
+    r"""[:=]{1,3} >? [\s+]{0,8} \\{0,4}
+    | [bB] (?<![\w.-].) (?i: earer | asic ) [\s+]{1,8} (?= \S{8} ) (?= \S{0,256} [0-9=+] )""",
+    re.VERBOSE | re.DOTALL,
 )
+# The one or two words of a name, read backwards from the mark: no search, whatever lies before.
+_NAME_BACKWARDS = re.compile(r"[\s+]{0,8}[\\\"'\])]{0,8}([\w.-]+)( [\w.-]+)?")
+_MAX_NAME_LENGTH = 128
+_SCHEME = re.compile(r"(?i:bearer|basic|digest|dpop|token|negotiate|ntlm)[\s+]{1,8}|")
 _QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1?""", re.DOTALL)
 _QUOTED_OR_WORD = re.compile(rf"{_QUOTED.pattern}|\S+", re.DOTALL)
 _QUOTES = "\"'"
@@ -65,12 +69,17 @@ class TextRedactor:
         # What is quoted may hold spaces, so it goes before the text is taken apart at them.
         if '"' in text or "'" in text:
             text = self._assignments(text, _QUOTED)
-        text = _TOKEN.sub(lambda token: self.url(token[0]), text)
+        left = iter(range(_MAX_NAMES))
+        text = _TOKEN.sub(
+            lambda token: REDACTED if next(left, None) is None else self.url(token[0]), text
+        )
         return self._assignments(text, _QUOTED_OR_WORD)
 
     def url(self, text: str) -> str:
         """Redact a URL, a request target or a query string."""
-        pieces = _PIECE_END.split(_without_userinfo(text))
+        pieces = _PIECE_END.split(_without_userinfo(text), _MAX_NAMES)
+        if len(pieces) > 2 * _MAX_NAMES:
+            pieces[-1] = REDACTED
         secret = self._secret_verdicts(text)
         pieces[0] = self._piece(pieces[0], secret)
         pieces[2::2] = [self._parameter(piece, secret) for piece in pieces[2::2]]
@@ -84,8 +93,9 @@ class TextRedactor:
         """`state` is a secret in an OAuth exchange, and a filter elsewhere."""
         if "%" not in text and "state" not in text.lower():
             return SECRET
-        names = _NAME.findall(text)
-        return SECRET | STATE if any(self._verdicts[name] & OAUTH for name in names) else SECRET
+        names = islice(_NAME.finditer(text), _MAX_NAMES)
+        oauth = any(self._verdicts[found[1]] & OAUTH for found in names)
+        return SECRET | STATE if oauth else SECRET
 
     def _parameter(self, piece: str, secret: int) -> str:
         name, equals, value = piece.partition("=")
@@ -102,10 +112,11 @@ class TextRedactor:
         name, equals, value = piece.partition("=")
         if not equals:
             return self._value(piece)
-        for found in _NAME.finditer(piece):
+        for count, found in enumerate(_NAME.finditer(piece)):
             start, end = found.span()
             nameless = start == 0 or piece[start - 1] == ";"
-            if self._verdicts[found[1]] & secret if found[1] else nameless:
+            hidden = self._verdicts[found[1]] & secret if found[1] else nameless
+            if hidden or count > _MAX_NAMES:
                 # Up to the end of the piece: to some servers `;` and `=` belong to the value.
                 return piece[:end] + self._hide(piece[end:])
         return f"{name}={self._value(value)}"
@@ -140,28 +151,38 @@ class TextRedactor:
     def _assignments(self, text: str, value_pattern: re.Pattern[str]) -> str:
         """Hide the value in `password: x`, `"token" = "x"`, `Bearer x`, wherever they stand."""
         parts: list[str] = []
-        done = position = 0
-        while found := _ASSIGNMENT.search(text, position):
-            position = found.end()
-            if not self._is_secret(found):
+        done = position = count = 0
+        while mark := _MARK.search(text, position):
+            position = mark.end()
+            count += 1
+            if count > _MAX_NAMES:
+                return "".join([*parts, text[done:position], REDACTED])
+            if not self._announces_secret(text, mark, done):
                 continue
-            value = value_pattern.match(text, position)
+            scheme = _SCHEME.match(text, position)
+            start = scheme.end() if scheme else position
+            value = value_pattern.match(text, start)
             if value:
-                parts += (text[done:position], self._hide_quoted(value[0]))
+                parts += (text[done:start], self._hide_quoted(value[0]))
                 done = position = value.end()
         return "".join([*parts, text[done:]]) if parts else text
 
-    def _is_secret(self, found: re.Match[str]) -> bool:
-        if found["scheme"]:
+    def _announces_secret(self, text: str, mark: re.Match[str], done: int) -> bool:
+        start = mark.start()
+        if text[start] not in ":=":
             return True
-        first, name = found["first"], found["name"]
-        verdicts = self._names.fields
-        return bool(verdicts[name] or (first and verdicts[first + name]))
+        before = text[max(done, start - _MAX_NAME_LENGTH) : start]
+        words = _NAME_BACKWARDS.match(before[::-1])
+        if words is None:
+            return False
+        verdicts, name = self._names.fields, words[1][::-1]
+        return bool(verdicts[name] or (words[2] and verdicts[words[2][::-1] + name]))
 
     def _hide_quoted(self, value: str) -> str:
         mark = value[0] if value[0] in _QUOTES else ""
         bare = value.strip(mark) if mark else value
-        return value if is_mask(bare) else f"{mark}{self._mask(bare)}{mark}"
+        # What `url` has been through may go on behind the mask: token=[REDACTED]&page=2.
+        return value if is_mask(bare.partition("&")[0]) else f"{mark}{self._mask(bare)}{mark}"
 
     def _hide(self, value: str) -> str:
         """Hide a value by what it says, so that its hash does not depend on its encoding."""
@@ -176,16 +197,16 @@ def _without_userinfo(text: str) -> str:
     if last < 0:
         return text
     kept, done = [], 0
-    for found in _AUTHORITY.finditer(text, 0, last):
+    for count, found in enumerate(_AUTHORITY.finditer(text, 0, last)):
         start = found.end()
         authority = _HOST.match(text, start)
         if start < done or authority is None:
-            continue
+            break
         at = authority[0].rfind("@")
         if at >= 0:
             kept.append(text[done:start])
             done = start + at + 1
-        elif not _HOST_AND_PORT.fullmatch(authority[0]):
+        elif count > _MAX_NAMES or not _HOST_AND_PORT.fullmatch(authority[0]):
             # No port: a password with a raw / or ? in it, that ends at who knows which @.
             kept.append(text[done:start] + REDACTED)
             done = last

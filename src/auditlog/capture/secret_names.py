@@ -66,7 +66,6 @@ INFIXES: Final = (
 WHOLE_NAMES: Final = (
     "assertion",
     "auth",
-    "xauth",
     "bearer",
     "cardnumber",
     "cvc",
@@ -81,12 +80,12 @@ WHOLE_NAMES: Final = (
     "pwd",
     "sig",
 )
-"""Secret as a whole name, or as one part of a nested one (`user[pin]`, `user.pin`)."""
+"""Secret as a whole name, behind `x-`, or as one part of a nested one (`user[pin]`, `a.pin`)."""
 
 PARAMETER_NAMES: Final = ("code", "key", "session", "sid")
 """Secret in query strings and forms only: in JSON they are country codes and map keys."""
 
-HEADER_NAMES: Final = ("session", "sid", "xsession", "xsid")
+HEADER_NAMES: Final = ("session", "sid")
 """Secret as the name of a header."""
 
 INNOCENT_NAMES: Final = frozenset(
@@ -134,6 +133,8 @@ _OAUTH_NAMES = frozenset(
     {"accesstoken", "clientid", "code", "error", "idtoken", "responsetype", "sessionstate"}
 )
 _MAX_DECODES = 4
+# What is longer is no name, and cannot be judged.
+_MAX_LENGTH = 1024
 
 
 class SecretNames:
@@ -181,13 +182,13 @@ def _checked(name: str) -> str:
 
 
 def _judge_parameter(name: str, names: frozenset[str]) -> int:
-    if "%" in name or "+" in name:
+    if len(name) <= _MAX_LENGTH and ("%" in name or "+" in name):
         name, certain = decode_fully(name.replace("+", " "))
         if not certain:
             return SECRET
-    normal = normalise(name)
+    normal = normalise(name[:_MAX_LENGTH])
     if not normal:
-        # A value without a name cannot be judged.
+        # A value without a name cannot be judged either.
         return SECRET
     return (
         _judge(name, names)
@@ -198,6 +199,8 @@ def _judge_parameter(name: str, names: frozenset[str]) -> int:
 
 def _judge(name: str, names: frozenset[str]) -> int:
     """Judge each part of a nested name (`user[pin]`, `a.token[]`), and the name as a whole."""
+    if len(name) > _MAX_LENGTH:
+        return SECRET
     parts = [part for part in _SEPARATOR.split(name) if part and not part.isdigit()]
     if parts and normalise(parts[-1]) in INNOCENT_NAMES:
         return SECRET if any(_is_secret(part, names) for part in parts[:-1]) else 0
@@ -207,5 +210,7 @@ def _judge(name: str, names: frozenset[str]) -> int:
 def _is_secret(name: str, names: frozenset[str]) -> bool:
     normal = normalise(name)
     if normal in names or _INFIX.search(normal):
+        return True
+    if name[:2] in {"x-", "X-", "x_"} and normal[1:] in names:
         return True
     return _KEY.search(name) is not None and not _INNOCENT_KEY.search(normal)

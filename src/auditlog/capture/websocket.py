@@ -107,7 +107,8 @@ class WebSocketExchange(AsgiExchange):
 
     def conclude(self, error: BaseException | None) -> None:
         """Conclude from the close code, or from the lack of one."""
-        self.note_error(error)
+        if error is not None:
+            self.note_error(error)
         if not self._accepted:
             self._conclude_handshake(error)
         elif error is not None and self.error_type is not None:

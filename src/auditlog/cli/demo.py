@@ -109,7 +109,7 @@ def _show(result: Result, *, as_json: bool) -> None:
 
 
 def _serve_on(result: Result) -> None:
-    say(f"To look for yourself:\n{report.look_line(result.database)}")
-    say(f"Serving at {result.url} until Ctrl-C; try: curl {result.url}/orders/7")
     with contextlib.suppress(KeyboardInterrupt):
+        say(f"To look for yourself:\n{report.look_line(result.database)}")
+        say(f"Serving at {result.url} until Ctrl-C; try: curl {result.url}/orders/7")
         signal.pause()

@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,6 +56,7 @@ class CopyTarget:
         self._settings = settings
         self._resolve_dsn = resolve_dsn
         self._connection: AsyncConnection[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._writer = f"{socket.gethostname()}:{os.getpid()}"
 
     async def write(self, batch: Batch) -> None:
@@ -89,7 +90,20 @@ class CopyTarget:
         if connection is not None:
             await connection.close()
 
+    def hang_up(self) -> bool:
+        """Cut the connection, so that a `write` under way fails at once; False if there is none."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return False
+        _hang_up(connection)
+        return True
+
     async def _connect(self) -> AsyncConnection[Any]:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # A loop that died in mid-COPY left a connection whose lock nobody will ever release.
+            await self.close()
+            self._loop = loop
         if self._connection is None or self._connection.closed:
             dsn = make_conninfo(
                 await self._resolve_dsn(),
@@ -163,6 +177,8 @@ def _hang_up_after(connection: AsyncConnection[Any], seconds: float) -> Iterator
 
 
 def _hang_up(connection: AsyncConnection[Any]) -> None:
-    if not connection.closed:
-        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+    if connection.closed:
+        return
+    # ENOTCONN: the other side was first.
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)

@@ -131,8 +131,8 @@ class Encoder:
     def _head(self, instance_id: str | None) -> bytes:
         """The number of fields and the tenant, which most tuples share."""
         head = struct.pack(">h", len(LOGS.columns))
-        named = instance_id is not None and instance_id != ""
-        head += _text(instance_id if named else self._instance_id, _SHORT_TEXT)
+        tenant = self._instance_id if instance_id is None or instance_id == "" else instance_id
+        head += _text(tenant, _SHORT_TEXT)
         if len(self._heads) < MAX_CACHED_TENANTS:
             self._heads[instance_id] = head
         return head

@@ -1,15 +1,20 @@
 """Where a writer runs: as a task of a running loop, or on a loop of its own in one thread.
 
 Both look the same from outside: `finished` is done when the writer has returned, and `stop` and
-`cancel` may be called from any thread.
+`cancel` may be called from any thread. At the end of the process, when Python starts no more
+threads, `wait` runs the writer itself.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from auditlog.sink.writer import Writer
+
+# How long a connection that was cut may take to be noticed.
+CUT_S = 1.0
 
 
 class Runner:
@@ -31,20 +36,33 @@ class Runner:
 
     @classmethod
     def in_thread(cls, writer: Writer, on_end: Callable[["Runner"], None]) -> "Runner":
-        """Start the writer on a loop in a background thread; return when that loop runs."""
+        """Start the writer on a loop in a background thread; return when that loop runs.
+
+        When there can be no thread, the runner is not alive, and `wait` does all the work.
+        """
         runner = cls(writer, on_end)
         begun = threading.Event()
         # A daemon: the interpreter must be able to exit; `atexit` drains before it does.
-        threading.Thread(
-            target=asyncio.run, args=(runner._own_loop(begun),), name="auditlog", daemon=True
-        ).start()
+        thread = threading.Thread(
+            target=runner._run_in_thread, args=(begun,), name="auditlog", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            return runner
         begun.wait()
         return runner
 
     @property
     def alive(self) -> bool:
-        """Whether the writer can still make progress."""
-        return not self.finished.done() and self.loop is not None and not self.loop.is_closed()
+        """Whether the writer can make progress: not on a loop that nobody runs."""
+        return not self.finished.done() and self.loop is not None and self.loop.is_running()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until the writer has returned; False when it has not within the time."""
+        if self.loop is None:
+            self._run_to_the_end(timeout_s)
+        return bool(wait({self.finished}, timeout_s).done)
 
     def stop(self) -> None:
         """Ask the writer to ship what is left and return."""
@@ -52,8 +70,7 @@ class Runner:
 
     def cancel(self) -> None:
         """End the writer at once; what it had under way stays with it."""
-        if self._task is not None:
-            self._call(self._task.cancel)
+        self._call(self._cut)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         self.loop = loop
@@ -61,10 +78,38 @@ class Runner:
         self._task.add_done_callback(self._end)
         return self._task
 
-    async def _own_loop(self, begun: threading.Event) -> None:
-        task = self._begin(asyncio.get_running_loop())
-        begun.set()
-        await asyncio.wait({task})
+    def _run_in_thread(self, begun: threading.Event) -> None:
+        async def main() -> None:
+            task = self._begin(asyncio.get_running_loop())
+            begun.set()
+            await asyncio.wait({task})
+
+        try:
+            _run(main)
+        except Exception as error:  # noqa: BLE001  # no file descriptors for a loop, for one
+            if not self.finished.done():
+                self.finished.set_exception(error)
+        finally:
+            begun.set()
+
+    def _run_to_the_end(self, timeout_s: float) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            task = self._begin(loop)
+            # After the first step of the task, which takes `stop` back.
+            loop.call_soon(self._writer.stop)
+            loop.call_later(timeout_s, self._cut)
+            await asyncio.wait({task})
+
+        _run(main)
+
+    def _cut(self) -> None:
+        if self._task is None or self._task.done() or self.loop is None:
+            return
+        if self._writer.give_up():
+            self.loop.call_later(CUT_S, self._task.cancel)
+        else:
+            self._task.cancel()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._on_end(self)
@@ -76,3 +121,32 @@ class Runner:
     def _call(self, callback: Callable[[], object]) -> None:
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(callback)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do as `asyncio.run`, but for its end: that starts a thread, which may not be possible."""
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(_Executor(max_workers=1, thread_name_prefix="auditlog"))
+    try:
+        loop.run_until_complete(main())
+        # Flushes of other threads, which have their answer and have not read it yet.
+        if tasks := asyncio.all_tasks(loop):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=CUT_S))
+    finally:
+        loop.close()
+
+
+class _Executor(ThreadPoolExecutor):
+    """Looks up names for the loop, also when the process is ending and starts no more threads."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function in the pool, or else here and now."""
+        try:
+            return super().submit(function, *args, **kwargs)
+        except RuntimeError:
+            future: Future[Any] = Future()
+            try:
+                future.set_result(function(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001  # whoever asked gets it
+                future.set_exception(error)
+            return future

@@ -9,6 +9,7 @@ the same identity.
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from typing import Protocol
 
 from auditlog.reporting import Reporter, describe
@@ -17,12 +18,18 @@ from auditlog.sink.buffer import Batch, Buffer
 from auditlog.sink.faults import Fault, classify, remedy
 from auditlog.sink.stats import Health, HealthStatus, LossReason
 
+# While draining, a back-off longer than this would outlast the time that is left.
+DRAIN_BACK_OFF_S = 1.0
+
 
 class Target(Protocol):
     """Where batches go."""
 
     async def write(self, batch: Batch) -> None:
         """Commit the batch exactly once, or raise; may be called again with the same batch."""
+
+    def hang_up(self) -> bool:
+        """Make a `write` under way fail soon; False if it holds nothing that could be cut."""
 
     async def close(self) -> None:
         """Let go of what `write` opened; may be called at any time, and more than once."""
@@ -42,29 +49,48 @@ class Writer:
         self._target = target
         self._reporter = reporter
         self._under_way: list[Batch] = []
-        self._flushes: list[asyncio.Future[None]] = []
+        self._flushes: list[asyncio.Future[bool]] = []
         self._stopping = False
+        self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     async def run(self) -> None:
-        """Ship batches until `stop`; then ship what is left, and return."""
-        self._loop = asyncio.get_running_loop()
-        self._stopping = False
+        """Ship batches until `stop`; then ship what is left, and return.
+
+        Only one run counts, the one begun last: a loop may stop in the middle of one, and go on
+        when another loop has long taken over.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        self._stopping = self._given_up = False
         # Made here: an Event belongs to the loop it first waits on, and a writer may change loops.
         self._due = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._flushes = [settled for settled in self._flushes if settled.get_loop() is loop]
         try:
             while self._under_way or await self._wait_until_due():
                 await self._ship_next()
         finally:
-            self._loop = None
-            self._release_flushes(self._flushes)
-            await self._target.close()
+            if self._loop is loop:
+                self._loop = None
+                self._release_flushes(self._flushes, settled=self._is_empty())
+                await self._target.close()
 
     def stop(self) -> None:
         """Make `run` end as soon as everything is shipped."""
         self._stopping = True
         self._due.set()
+        self._hurry.set()
+
+    def give_up(self) -> bool:
+        """Make `run` end now, as if cancelled; False if only cancelling its task can do it.
+
+        Cancelled in mid-COPY, psycopg would first ask the server to stop, for up to ten seconds.
+        """
+        self._given_up = True
+        self._hurry.set()
+        return self._target.hang_up()
 
     def abandon(self) -> int:
         """Count everything that is still here as lost; return how many rows that were."""
@@ -75,14 +101,22 @@ class Writer:
         self._under_way.clear()
         return rows
 
-    async def flush(self) -> None:
-        """Return when every row that was queued at the call is settled, or the writer stopped."""
-        if not self._under_way and self._buffer.seconds_until_due() is None:
-            return
-        settled = asyncio.get_running_loop().create_future()
+    async def flush(self) -> bool:
+        """Wait until every row that was queued at the call is settled; False if `run` ended first.
+
+        A batch that waits to be repeated is repeated at once.
+        """
+        if self._is_empty():
+            return True
+        settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._flushes.append(settled)
         self._due.set()
-        await settled
+        self._hurry.set()
+        try:
+            return await settled
+        finally:
+            if settled in self._flushes:
+                self._flushes.remove(settled)
 
     def wake(self) -> bool:
         """Say, from any thread, that a batch may be due; False when no loop is there to hear it."""
@@ -97,11 +131,11 @@ class Writer:
 
     async def _wait_until_due(self) -> bool:
         """Wait for a batch that is full, old or asked for; False when stopping and empty."""
-        while True:
+        while not self._is_superseded():
             self._due.clear()
             seconds = self._buffer.seconds_until_due()
             if seconds is None:
-                self._release_flushes(self._flushes)
+                self._release_flushes(self._flushes, settled=True)
                 if self._stopping:
                     return False
             elif seconds == 0.0 or self._flushes or self._stopping:
@@ -110,38 +144,49 @@ class Writer:
                 await asyncio.wait_for(self._due.wait(), seconds)
             except TimeoutError:
                 return True
+        return False
 
     async def _ship_next(self) -> None:
+        waiting: list[asyncio.Future[bool]] = []
         if not self._under_way:
-            batch = self._buffer.take()
-            if batch is None:
-                return
-            self._under_way.append(batch)
-        # Whoever asked before the batch that emptied the queue waits for that batch only.
-        waiting = list(self._flushes) if self._buffer.seconds_until_due() is None else []
+            # Whoever asked by now waits for all that is queued now, and for nothing after that.
+            waiting = list(self._flushes)
+            while batch := self._buffer.take():
+                self._under_way.insert(0, batch)
+                if not waiting:
+                    break
         while self._under_way:
             await self._ship(self._under_way[-1])
-        self._release_flushes(waiting)
+        self._release_flushes(waiting, settled=True)
 
     async def _ship(self, batch: Batch) -> None:
         """Write one batch, whatever it takes; it leaves `_under_way` when that is decided."""
         attempt = 0
         while True:
-            try:
-                await self._target.write(batch)
-            except Exception as error:  # noqa: BLE001  # the writer survives whatever it meets
-                fault = classify(error)
-                if fault is Fault.DATA:
-                    self._isolate(batch, error)
-                    return
-                attempt += 1
-                await self._back_off(fault, error, attempt)
-            else:
+            if self._given_up:
+                raise asyncio.CancelledError
+            error = await self._try(batch)
+            if self._is_superseded():
+                raise asyncio.CancelledError
+            if error is None:
                 self._under_way.remove(batch)
                 self._buffer.settle(batch)
                 self.batches += 1
                 self.health = Health()
                 return
+            fault = classify(error)
+            if fault is Fault.DATA:
+                self._isolate(batch, error)
+                return
+            attempt += 1
+            await self._back_off(fault, error, attempt)
+
+    async def _try(self, batch: Batch) -> Exception | None:
+        try:
+            await self._target.write(batch)
+        except Exception as error:  # noqa: BLE001  # the writer survives whatever it meets
+            return error
+        return None
 
     def _isolate(self, batch: Batch, error: Exception) -> None:
         """Split a refused batch; a row that is refused alone is given up, and counted."""
@@ -168,13 +213,26 @@ class Writer:
         )
         # Full jitter: a restarted database is not met by all its writers at once.
         ceiling = min(
-            self._settings.retry_max_s, self._settings.retry_min_s * 2 ** min(attempt, 30)
+            self._settings.retry_max_s,
+            self._settings.retry_min_s * 2 ** min(attempt, 30),
+            DRAIN_BACK_OFF_S if self._stopping else float("inf"),
         )
-        await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311  # spreading, not secrecy
+        with suppress(TimeoutError):
+            await asyncio.wait_for(
+                self._hurry.wait(),
+                random.uniform(0, ceiling),  # noqa: S311  # spreading, not secrecy
+            )
+        self._hurry.clear()
 
-    def _release_flushes(self, waiting: list[asyncio.Future[None]]) -> None:
-        for settled in list(waiting):
-            if settled in self._flushes:
-                self._flushes.remove(settled)
-            if not settled.done():
-                settled.set_result(None)
+    def _is_superseded(self) -> bool:
+        return self._loop is not asyncio.get_running_loop()
+
+    def _is_empty(self) -> bool:
+        return not self._under_way and self._buffer.seconds_until_due() is None
+
+    def _release_flushes(self, waiting: list[asyncio.Future[bool]], *, settled: bool) -> None:
+        for future in list(waiting):
+            # Whoever waited on a loop that is closed waits no more.
+            if not future.done() and not future.get_loop().is_closed():
+                future.set_result(settled)
+        self._flushes = [future for future in self._flushes if not future.done()]
