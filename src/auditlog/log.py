@@ -28,6 +28,10 @@ from auditlog.sink.stats import Health, LossReason, Stats
 from auditlog.sink.writer import Writer
 
 
+# A member of an enumeration takes 70 ns to look up, a global 10 (2026-11-24, CPython 3.11).
+_ACCEPTED = Outcome.ACCEPTED
+
+
 class AuditLog:
     """The trail of one application: takes records, commits them to PostgreSQL.
 
@@ -53,7 +57,7 @@ class AuditLog:
             )
         self.settings = settings
         self.reporter = Reporter()
-        self._encoder = Encoder(settings)
+        self._encode = Encoder(settings).encode
         self._users = 0
         self._lifecycle = threading.Lock()
         self._runner: Runner | None = None
@@ -69,22 +73,22 @@ class AuditLog:
         if self._runner is None:
             self._start_lazily()
         try:
-            table, row = self._encoder.encode(record)
+            table, row = self._encode(record)
             lost = self._buffer.put(table, row, record.low_priority)
+            if not lost:
+                return _ACCEPTED
         except Exception as error:  # noqa: BLE001  # never an error of the request
             self._buffer.drop(LossReason.UNENCODABLE)
             self.reporter.report(
                 "auditlog.record_dropped", f"not a record that can be stored: {describe(error)}"
             )
             return Outcome.DROPPED
-        if not lost:
-            return Outcome.ACCEPTED
         self.reporter.report(
             "auditlog.queue_full",
             "rows are lost; the database is away or slow, or max_queued_rows is too small",
             level=logging.ERROR,
         )
-        return Outcome.DROPPED if lost[-1] is row else Outcome.ACCEPTED
+        return Outcome.DROPPED if lost[-1] is row else _ACCEPTED
 
     async def start(self) -> None:
         """Start writing on the running loop; does not wait for the database. May be nested."""

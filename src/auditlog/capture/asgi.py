@@ -66,6 +66,7 @@ class AuditMiddleware:
             user_id=user_id or authenticated_user,
             instance_id=instance_id,
             resource_owner=resource_owner,
+            asks=any((user_id, instance_id, resource_owner)),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -61,11 +61,15 @@ class Capture:
     resource_owner: Identify | None = None
     max_body_bytes: int = 16 * 1024
     echo_request_id: bool = False
+    asks: bool = False
+    """Whether the application has callables of its own for user, tenant or organisation."""
     keeps_correlation: bool = False
     """Whether traceparent and x-request-id are among the headers that are kept, in clear."""
 
     @classmethod
-    def of(cls, recorder: Recorder, policy: Policy, **identify: Identify | None) -> "Capture":
+    def of(
+        cls, recorder: Recorder, policy: Policy, *, asks: bool, **identify: Identify | None
+    ) -> "Capture":
         """Build the shared parts from the recorder's settings.
 
         Raises:
@@ -85,6 +89,7 @@ class Capture:
             TrustedProxies(settings.trusted_proxies),
             max_body_bytes=settings.max_body_bytes,
             echo_request_id=settings.echo_request_id,
+            asks=asks,
             keeps_correlation=redactor.headers(_CORRELATION) == _CORRELATION_KEPT,
             **identify,
         )
@@ -103,6 +108,7 @@ class Exchange(Annotations):
         "method",
         "outcome",
         "path",
+        "raw_headers",
         "scope",
         "started_ns",
         "started_us",
@@ -115,12 +121,20 @@ class Exchange(Annotations):
     error_type: str | None
     log_id: str | None
 
-    def __init__(self, capture: Capture, scope: Scope, method: str, path: str) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        scope: Scope,
+        method: str,
+        path: str,
+        raw_headers: Iterable[tuple[bytes, bytes]],
+    ) -> None:
         Annotations.__init__(self)
         self.capture = capture
         self.scope = scope
         self.method = method
         self.path = path
+        self.raw_headers = raw_headers
         # The wall clock says when, the monotonic one how long: the wall may be set meanwhile.
         self.started_us = time.time_ns() // 1000
         self.started_ns = time.perf_counter_ns()
@@ -152,10 +166,6 @@ class Exchange(Annotations):
         """The request's target, redacted, for `request_url`."""
         raise NotImplementedError
 
-    def raw_headers(self) -> Iterable[tuple[bytes, bytes]]:
-        """The request's headers as they came."""
-        raise NotImplementedError
-
     def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
         """Begin the metadata: outcome, source of the status, and the connection's.
 
@@ -170,7 +180,8 @@ class Exchange(Annotations):
 
     def _submit(self) -> None:
         capture = self.capture
-        self._identify()
+        if capture.asks or "user" in self.scope:
+            self._identify()
         route, outcome = self.route(), self.outcome
         decision = capture.policy.decide(
             self.protocol,
@@ -185,7 +196,7 @@ class Exchange(Annotations):
         if decision.level is _NOTHING:
             return
         redactor = capture.redactor
-        headers = None if decision.level is _NO_HEADERS else redactor.headers(self.raw_headers())
+        headers = None if decision.level is _NO_HEADERS else redactor.headers(self.raw_headers)
         metadata = self.facts(headers)
         if route is not None:
             metadata["http.route"] = route

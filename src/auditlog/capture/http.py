@@ -42,20 +42,20 @@ _DISCONNECTS = frozenset({"ClientDisconnect", "ClientDisconnected", "WebSocketDi
 class AsgiExchange(Exchange):
     """What HTTP and WebSocket exchanges share: the scope, and the two channels."""
 
-    __slots__ = ("_receive", "_root_path", "_send", "disconnected", "request_id")
+    __slots__ = ("_receive", "_root_path", "_send", "disconnected")
 
     protocol = HTTP
 
     def __init__(
         self, capture: Capture, scope: Scope, receive: Receive, send: Send, method: str
     ) -> None:
-        Exchange.__init__(self, capture, scope, method, scope.get("path", ""))
+        headers = scope.get("headers") or ()
+        Exchange.__init__(self, capture, scope, method, scope.get("path", ""), headers)
         self._receive = receive
         self._send = send
         # Mounts lengthen it on the way in.
         self._root_path = scope.get("root_path") or ""
         self.disconnected = False
-        self.request_id: str | None = None
 
     def route(self) -> str | None:
         """The template of the route that served it."""
@@ -68,28 +68,23 @@ class AsgiExchange(Exchange):
         target: str = self.capture.redactor.target(path, scope.get("query_string") or b"")
         return target
 
-    def raw_headers(self) -> Iterable[tuple[bytes, bytes]]:
-        """The headers as the server gave them."""
-        return self.scope.get("headers") or ()
-
     def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
         """Outcome, addresses and correlation: what metadata begins with."""
         capture = self.capture
         scope = self.scope
-        raw_headers = scope.get("headers") or ()
         metadata: dict[str, Any] = {
             "audit.outcome": self.outcome,
             "audit.status_source": self.status_source,
         }
         client = scope.get("client")
         peer = client[0] if client else None
-        address = capture.proxies.resolve(peer, raw_headers)
+        address = capture.proxies.resolve(peer, self.raw_headers)
         if address:
             metadata["client.address"] = address
         if peer:
             metadata["network.peer.address"] = peer
         if headers is None or not capture.keeps_correlation:
-            trace_id, span_id, request_id = raw_correlation(raw_headers)
+            trace_id, span_id, request_id = raw_correlation(self.raw_headers)
         else:  # at half the cost (2026-11-24)
             trace_id, span_id, request_id = correlation(headers)
         if trace_id is not None:
@@ -205,7 +200,7 @@ class HttpExchange(AsgiExchange):
             # Even if the application went on to the end: what it sent from then on reached nobody.
             self.outcome = CLIENT_DISCONNECT
         elif self._completed:
-            self.outcome = outcome_of_status(self.status)
+            self.outcome = _OUTCOME_OF_STATUS.get(self.status, UNKNOWN)
         elif error is not None and not isinstance(error, Exception):
             self.outcome = CANCELLED
         elif self.status is None:
@@ -233,7 +228,7 @@ class HttpExchange(AsgiExchange):
         if self._response_body is not None:
             self._response_body.incomplete = not self._completed
         for key, tee, headers in (
-            ("audit.request_body", self._request_body, self.raw_headers()),
+            ("audit.request_body", self._request_body, self.raw_headers),
             ("audit.response_body", self._response_body, self._response_headers),
         ):
             if tee is not None and tee.total:
@@ -267,7 +262,7 @@ class HttpExchange(AsgiExchange):
         # The list goes into the copy in any case: the application's may be an iterator.
         headers = list(message.get("headers") or ())
         if not any(bytes(name).lower() == b"x-request-id" for name, _ in headers):
-            _, _, request_id = raw_correlation(self.raw_headers())
+            _, _, request_id = raw_correlation(self.raw_headers)
             if request_id is None:
                 self.log_id = request_id = str(uuid_utils.uuid7())
             headers.append((b"x-request-id", request_id.encode()))
@@ -285,6 +280,11 @@ def outcome_of_status(status: int | None) -> str:
     if status < _FIRST_SERVER_ERROR:
         return CLIENT_ERROR
     return SERVER_ERROR if status < _FIRST_INVALID else UNKNOWN
+
+
+_OUTCOME_OF_STATUS = {
+    status: outcome_of_status(status) for status in (None, *range(_FIRST_VALID, _FIRST_INVALID))
+}
 
 
 def number(status: object) -> int | None:

@@ -43,7 +43,8 @@ _NAME_BACKWARDS = re.compile(r"[\s+]{0,8}[\\\"'\])]{0,8}([\w.-]+)( [\w.-]+)?")
 _MAX_NAME_LENGTH = 128
 _SCHEME = re.compile(r"(?i:bearer|basic|digest|dpop|token|negotiate|ntlm)[\s+]{1,8}|")
 _QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1?""", re.DOTALL)
-_QUOTED_OR_WORD = re.compile(rf"{_QUOTED.pattern}|\S+", re.DOTALL)
+# An object or a list ends who knows where.
+_ANY_VALUE = re.compile(rf"{_QUOTED.pattern}|\[REDACTED\]\S*|[{{\[].*|\S+", re.DOTALL)
 _QUOTES = "\"'"
 _TIMESTAMP = "0123456789-:.TZ "
 
@@ -73,7 +74,7 @@ class TextRedactor:
         text = _TOKEN.sub(
             lambda token: REDACTED if next(left, None) is None else self.url(token[0]), text
         )
-        return self._assignments(text, _QUOTED_OR_WORD)
+        return self._assignments(text, _ANY_VALUE)
 
     def url(self, text: str) -> str:
         """Redact a URL, a request target or a query string."""
@@ -132,7 +133,7 @@ class TextRedactor:
             return value
         if decoded == value:
             cleaned = self._json_document(value)
-            return self._assignments(value, _QUOTED_OR_WORD) if cleaned is None else cleaned
+            return self._assignments(value, _ANY_VALUE) if cleaned is None else cleaned
         cleaned = self.text(decoded)
         return value if cleaned == decoded else quote(cleaned, safe="/:[]", errors="replace")
 
