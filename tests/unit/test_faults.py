@@ -80,7 +80,7 @@ def test_configuration_has_a_remedy_of_its_own(sqlstate: str) -> None:
     ],
 )
 def test_refused_login_is_known_by_its_text(text: str, expected: str) -> None:
-    """libpq gives no SQLSTATE for a connection that was refused."""
+    """There is no SQLSTATE for a connection that was refused."""
     error = psycopg.OperationalError(f"connection failed: {text}")
     assert classify(error) is CONFIGURATION
     assert remedy(error).startswith(expected)
@@ -107,7 +107,7 @@ def test_failure_without_a_code_is_the_networks(error: Exception) -> None:
 
 
 def test_dsn_that_is_none_is_nothing_to_wait_for() -> None:
-    """psycopg's own parser says so, on a real example."""
+    """The driver's own parser says so, on a real example."""
     with pytest.raises(psycopg.ProgrammingError) as caught:
         psycopg.conninfo.make_conninfo("this is no dsn")
     assert classify(caught.value) is CONFIGURATION

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from auditlog import AuditLog, LogRecord, Stats
+from auditlog import AuditLog, Stats
 from auditlog.metrics import AuditLogCollector
 from auditlog.settings import Settings
 from auditlog.sink.stats import Health, HealthStatus, LossReason
@@ -85,4 +85,3 @@ def test_a_scrape_starts_nothing(audit: AuditLog) -> None:
     """Looking at a log does not begin its life."""
     samples(audit)
     assert audit._runner is None
-    assert LogRecord().user_id is None

@@ -94,7 +94,7 @@ def test_text_of_another_type_names_the_variable(name: str, text: str, kind: str
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "10", None])
 def test_numbers_are_positive_and_finite(name: str, value: Any) -> None:
     """A queue of no rows or a wait without end would only be noticed in production."""
-    with pytest.raises(SettingsError, match=rf"^{name} must be a .*number greater than 0"):
+    with pytest.raises(SettingsError, match=rf"^{name} must be a (whole )?number greater than 0"):
         Settings(**{name: value})
 
 

@@ -11,7 +11,6 @@ nearest hop is the answer. Name the header that the proxies write to decide it.
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -22,9 +21,11 @@ from ipaddress import (
 )
 from typing import Literal, TypeAlias
 
+from auditlog.capture.remembered import Remembered
 from auditlog.errors import SettingsError
 
 Network: TypeAlias = IPv4Network | IPv6Network
+Verdict: TypeAlias = tuple[str | None, bool]
 ForwardingHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 
 UNIX = "unix"
@@ -35,13 +36,12 @@ _HEADERS = {"x-forwarded-for": (_X_FORWARDED_FOR,), "forwarded": (_FORWARDED,)}
 _MAX_HOPS = 32
 # [2001:db8::1%eth0]:443 and a quotation mark at either end fit.
 _MAX_HOP_LENGTH = 72
-_MAX_REMEMBERED = 4096
 _MAPPED_PREFIX_LENGTH = 96
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::(?:\d{1,5}|_[\w.-]+))?")
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _VALUE = rf'(?:{_NAME}|"(?:[^"\\]|\\.)*")'
 _ELEMENT = re.compile(rf"\s*{_NAME}={_VALUE}(?:\s*;\s*{_NAME}={_VALUE})*\s*")
-_FOR = re.compile(rf"(?i:(?:^|;)\s*for)=({_VALUE})")
+_PAIR = re.compile(rf"({_NAME})=({_VALUE})")
 
 
 class TrustedProxies:
@@ -62,14 +62,14 @@ class TrustedProxies:
         if header is not None and header not in _HEADERS:
             raise SettingsError(f"header must be one of {', '.join(_HEADERS)}, not {header!r}")
         self._names = frozenset(_HEADERS[header] if header else (_X_FORWARDED_FOR, _FORWARDED))
-        self._judge = lru_cache(_MAX_REMEMBERED)(self._judge_anew)
+        self._verdicts: Remembered[str, Verdict] = Remembered(self._judge)
 
     def resolve(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """Return the client's address, or the peer where nothing better is certain."""
         if not self._trusts_anyone:
             return peer
         if peer:
-            address, trusted = self._judge(peer[:_MAX_HOP_LENGTH])
+            address, trusted = self._verdicts[peer]
             if not trusted:
                 return address or peer
             peer = address
@@ -91,7 +91,7 @@ class TrustedProxies:
 
     def _walk(self, nearest: str | None, hops: list[str]) -> str | None:
         for hop in reversed(hops):
-            address, trusted = self._judge(hop)
+            address, trusted = self._verdicts[hop]
             if address is None:
                 break
             nearest = address
@@ -99,7 +99,7 @@ class TrustedProxies:
                 break
         return nearest
 
-    def _judge_anew(self, text: str) -> tuple[str | None, bool]:
+    def _judge(self, text: str) -> Verdict:
         """Return the address in its one spelling, and whether it is a trusted proxy's."""
         address = _address(text)
         if address is None:
@@ -132,8 +132,9 @@ def _forwarded_for(element: str) -> str:
     """Return what an element of Forwarded says of its `for`; empty where it is malformed."""
     if not _ELEMENT.fullmatch(element):
         return ""
-    found = _FOR.search(element)
-    return found[1].strip('"') if found else ""
+    # A quoted value may hold what looks like another pair, so they are read in order.
+    nodes = [value for name, value in _PAIR.findall(element) if name.lower() == "for"]
+    return nodes[0] if len(nodes) == 1 else ""
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

@@ -37,6 +37,7 @@ _SHORT_TEXT = 255
 _METHOD_TEXT = 64
 _CACHED_LENGTHS = 256
 _BACKSLASH = ord("\\")
+_uuid7 = uuid_utils.uuid7
 _pack_length = struct.Struct(">i").pack
 # Not the value's own method, which a subclass of str may replace; as fast.
 _utf8 = str.encode
@@ -49,6 +50,11 @@ _PROTOCOLS = {number: struct.pack(">ih", 2, number) for number in range(4)}
 _LEVELS = {number: struct.pack(">ih", 2, number) for number in range(1, 5)}
 _LENGTHS = [_pack_length(length) for length in range(_CACHED_LENGTHS)]
 _MILLISECONDS = {ms: _pack_integer(4, ms) for ms in range(1024)} | {None: _NULL}
+
+_METHODS = {
+    name: _pack_length(len(name)) + name.encode()
+    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+} | {None: _NULL}
 
 
 class Encoder:
@@ -95,6 +101,7 @@ class Encoder:
             raise ValueError
         head = self._heads.get(record.instance_id) or self._head(record.instance_id)
         log_id = record.log_id
+        method: Any = record.request_method
         headers = record.request_headers
         metadata = record.metadata
         return b"".join(
@@ -103,22 +110,25 @@ class Encoder:
                 # A record id of any other length, or a datetime, is for the careful half.
                 _pack_identity(
                     _UUID_CHARS,
-                    _uuid_text(str(uuid_utils.uuid7()) if log_id is None else log_id),
+                    str(_uuid7()).encode() if log_id is None else _uuid_text(log_id),
                     8,
                     recorded_us - PG_EPOCH_US,
                     8,
                     occurred_us - PG_EPOCH_US,
                 ),
-                _FOUR_NULLS if _tells_no_event(record) else _event(record),
+                _FOUR_NULLS
+                if record.event_type is None
+                and record.aggregate_type is None
+                and record.aggregate_id is None
+                and record.event_sequence is None
+                else _event(record),
                 _NULL if record.user_id is None else _text(record.user_id, _SHORT_TEXT),
                 _NULL
                 if record.resource_owner is None
                 else _text(record.resource_owner, _SHORT_TEXT),
                 _PROTOCOLS[record.protocol],
                 _NULL if record.request_url is None else _text(record.request_url, _LONG_TEXT),
-                _NULL
-                if record.request_method is None
-                else _text(record.request_method, _METHOD_TEXT),
+                _METHODS.get(method) or _text(method, _METHOD_TEXT),
                 _NULL if headers is None else _json(headers),
                 _STATUSES[record.response_status],
                 _MILLISECONDS.get(record.response_time_ms) or _milliseconds(record),
@@ -143,15 +153,6 @@ def _uuid_text(log_id: str) -> bytes:
     if len(data) != _UUID_CHARS or 0 in data:
         raise ValueError
     return data
-
-
-def _tells_no_event(record: LogRecord) -> bool:
-    return (
-        record.event_type is None
-        and record.aggregate_type is None
-        and record.aggregate_id is None
-        and record.event_sequence is None
-    )
 
 
 def _event(record: LogRecord) -> bytes:
