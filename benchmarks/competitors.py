@@ -161,7 +161,5 @@ MIDDLEWARES = (
         with_opentelemetry,
         aim=12,
     ),
-    Competitor(
-        "structlog in BaseHTTPMiddleware", "structlog", "structlog", with_structlog, aim=15
-    ),
+    Competitor("structlog in BaseHTTPMiddleware", "structlog", "structlog", with_structlog, aim=15),
 )

@@ -92,5 +92,3 @@ def _prepared(dsn: str, psql: str | None) -> Iterator[Server]:
         yield server
     finally:
         server.close()
-
-

@@ -110,7 +110,9 @@ def _resident_bytes() -> int:
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     # The peak, in bytes on macOS; nothing here is freed before the second reading.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _table(filled: dict[str, list[Filled]]) -> Table:

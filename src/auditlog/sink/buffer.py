@@ -114,6 +114,9 @@ class Buffer:
             if not self._queued:
                 return None
             batch = Batch([[] for _ in TABLES])
+            if self._queued <= limit_rows and self._queued_bytes <= limit_bytes:
+                self._take_all(batch)
+                return batch
             rows = size = 0
             for priority in (0, 1):
                 for queues, taken in zip(self._queues, batch.rows, strict=True):
@@ -209,6 +212,13 @@ class Buffer:
         self._queued_bytes -= bytes_left - self._bytes_left
         self._rows_left, self._bytes_left = rows_left, bytes_left
         return lost
+
+    def _take_all(self, batch: Batch) -> None:
+        for queues, taken in zip(self._queues, batch.rows, strict=True):
+            for queue in queues:
+                taken.extend(queue)
+                queue.clear()
+        self._move_to_flight(self._queued, self._queued_bytes)
 
     def _move_to_flight(self, rows: int, size: int) -> None:
         self._queued -= rows

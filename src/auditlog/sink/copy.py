@@ -30,9 +30,8 @@ from auditlog.tables import TABLES, Table
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
-_LENGTH = struct.Struct(">i")
-_TIMESTAMP = struct.Struct(">q")
 _LOG_DATE = {table.name: table.column_names.index("log_date") for table in TABLES}
+_SIGN_BIT = 0x80
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LEDGER = """
@@ -138,25 +137,31 @@ def _payload(rows: list[bytes]) -> bytes:
 
 
 def _date_range(batch: Batch) -> tuple[datetime | None, datetime | None]:
-    dates = [
-        _log_date_us(row, _LOG_DATE[table.name])
-        for table, rows in zip(TABLES, batch.rows, strict=True)
-        for row in rows
-    ]
+    dates: list[bytes] = []
+    for table, rows in zip(TABLES, batch.rows, strict=True):
+        column = _LOG_DATE[table.name]
+        dates += [_log_date(row, column) for row in rows]
     if not dates:
         return None, None
-    return _instant(min(dates)), _instant(max(dates))
+    # As big-endian bytes dates are in order, unless one is negative, before 2000. Comparing them
+    # unpacked would be the dearest thing that a batch costs the loop.
+    first, last = min(dates), max(dates)
+    if last[0] & _SIGN_BIT:
+        dates.sort(key=lambda date: int.from_bytes(date, "big", signed=True))
+        first, last = dates[0], dates[-1]
+    return _instant(first), _instant(last)
 
 
-def _log_date_us(row: bytes, column: int) -> int:
-    """Read `log_date` back from a tuple, in microseconds since PostgreSQL's epoch."""
-    position = 2
+def _log_date(row: bytes, column: int) -> bytes:
+    """Cut `log_date` out of a tuple: 8 bytes, behind texts of which none has over 255."""
+    position = 5
     for _ in range(column):
-        position += 4 + _LENGTH.unpack_from(row, position)[0]
-    return int(_TIMESTAMP.unpack_from(row, position + 4)[0])
+        position += 4 + row[position]
+    return row[position + 1 : position + 9]
 
 
-def _instant(pg_us: int) -> datetime | None:
+def _instant(date: bytes) -> datetime | None:
+    pg_us = int.from_bytes(date, "big", signed=True)
     try:
         return _EPOCH + timedelta(microseconds=pg_us + PG_EPOCH_US)
     except OverflowError:  # PostgreSQL knows years that Python does not
