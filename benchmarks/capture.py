@@ -64,7 +64,7 @@ async def _run(sizes: Sizes) -> Table:
 
 @asynccontextmanager
 async def contestant(requests: int, name: str) -> AsyncIterator[Turn]:
-    """Make a contestant; whoever has done nothing in the end fails. Runs in a process of its own."""
+    """Make a contestant, in a process of its own; whoever did nothing fails in the end."""
     if name in {OURS, SUBMIT}:
         async with _Unshipped("postgresql://nowhere.invalid/", settings=Settings()) as audit:
             turns = Counted((_ours if name == OURS else _submit)(audit, requests))
@@ -105,6 +105,9 @@ class _Swallow:
 
     async def close(self) -> None:
         pass
+
+    def hang_up(self) -> bool:
+        return False
 
 
 class _Unshipped(AuditLog):

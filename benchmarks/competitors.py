@@ -62,7 +62,7 @@ def with_opentelemetry(app: Starlette) -> Callable[[], int]:
         SpanExportResult,
     )
 
-    class CountingExporter(SpanExporter):  # type: ignore[misc]  # untyped where not installed
+    class CountingExporter(SpanExporter):
         count = 0
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -146,7 +146,7 @@ class _Nowhere:
     def __init__(self) -> None:
         self.lines = 0
 
-    def write(self, line: bytes) -> None:
+    def write(self, _line: bytes) -> None:
         self.lines += 1
 
     def flush(self) -> None:

@@ -1,8 +1,8 @@
-"""Contestants in processes of their own, as in life: none finds the caches, the garbage or the
-specialised bytecode of another.
+"""Contestants in processes of their own, as in life.
 
-Each process makes its contestant once, on one event loop, and then runs a turn whenever it is
-asked. A contestant that fails ends the benchmark; its traceback is on stderr.
+None finds the caches, the garbage or the specialised bytecode of another. Each process makes its
+contestant once, on one event loop, and then runs a turn whenever it is asked. A contestant that
+fails ends the benchmark; its traceback is on stderr.
 """
 
 import multiprocessing
@@ -22,27 +22,33 @@ Factory: TypeAlias = Callable[[str], AbstractAsyncContextManager[Turn]]
 def isolated(make: Factory, names: Iterable[str]) -> Iterator[dict[str, Turn]]:
     """Start a process for each name, and give the functions that ask them for a turn."""
     with ExitStack() as stack:
-        yield {name: stack.enter_context(_process(make, name)) for name in names}
+        pipes = {name: stack.enter_context(_process(make, name)) for name in names}
+        for name, pipe in pipes.items():
+            _receive(pipe, name)  # made, and warmed up
+        yield {name: _turn(pipe, name) for name, pipe in pipes.items()}
+        for name, pipe in pipes.items():
+            _ask(pipe, name, another=False)
 
 
 @contextmanager
-def _process(make: Factory, name: str) -> Iterator[Turn]:
+def _process(make: Factory, name: str) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(make, name, theirs), daemon=True)
     process.start()
     theirs.close()
-
-    async def turn() -> float:
-        return float(_ask(ours, name, another=True))
-
     try:
-        _receive(ours, name)  # made, and warmed up
-        yield turn
-        _ask(ours, name, another=False)
+        yield ours
     finally:
         ours.close()
         process.join()
+
+
+def _turn(pipe: Connection, name: str) -> Turn:
+    async def turn() -> float:
+        return _ask(pipe, name, another=True)
+
+    return turn
 
 
 def _ask(pipe: Connection, name: str, *, another: bool) -> float:

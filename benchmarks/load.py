@@ -1,8 +1,8 @@
-"""A client in a process of its own: requests over kept connections, as fast as they are answered
-(closed loop) or at a fixed rate (open loop), on plain sockets so that it takes little of the CPU.
+"""A client in a process of its own: requests over kept connections, on plain sockets.
 
-In the open loop a request's time counts from the moment when it was due, also when no connection
-was free for it: a slow answer is not hidden by the requests that it held back.
+It sends as fast as it is answered (closed loop) or at a fixed rate (open loop). In the open loop a
+request's time counts from the moment when it was due, also when no connection was free for it: a
+slow answer is not hidden by the requests that it held back.
 
     python -m benchmarks.load PORT CONNECTIONS SECONDS [RATE]
 

@@ -13,9 +13,11 @@ import resource
 import statistics
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from auditlog.settings import Settings
 from auditlog.sink.buffer import Buffer
@@ -26,6 +28,7 @@ from benchmarks.rounds import run as run_on_loop
 from benchmarks.workload import records
 
 AIM = 1.2
+NO_BOUND = 1 << 40
 _STATM = Path("/proc/self/statm")
 _WARM_UP_ROWS = 100
 
@@ -57,14 +60,19 @@ class Filled:
         return self.resident_bytes / self.encoded_bytes
 
 
+Job: TypeAlias = Callable[[], Filled]
+
+
 def run(sizes: Sizes) -> list[Table]:
     """Measure, and return the table."""
-    contestants = {
-        f"auditlog, {sizes.rows:,} rows": (fill_buffer, sizes.rows, 1 << 40),
-        f"auditlog, {sizes.max_bytes / 2**20:g} MiB": (fill_buffer, 1 << 40, sizes.max_bytes),
-        f"records as objects, {sizes.rows:,}": (fill_list, sizes.rows, 1 << 40),
+    contestants: dict[str, Job] = {
+        f"auditlog, {sizes.rows:,} rows": partial(fill_buffer, sizes.rows, NO_BOUND),
+        f"auditlog, {sizes.max_bytes / 2**20:g} MiB": partial(
+            fill_buffer, NO_BOUND, sizes.max_bytes
+        ),
+        f"records as objects, {sizes.rows:,}": partial(fill_list, sizes.rows),
     }
-    turns = {name: _in_new_process(*job) for name, job in contestants.items()}
+    turns = {name: _in_new_process(job) for name, job in contestants.items()}
     return [_table(run_on_loop(interleave("memory", turns, sizes.rounds)))]
 
 
@@ -86,7 +94,7 @@ def fill_buffer(rows: int, max_bytes: int) -> Filled:
     return Filled(stats.queued, stats.queued_bytes, taken)
 
 
-def fill_list(rows: int, max_bytes: int) -> Filled:
+def fill_list(rows: int) -> Filled:
     """Queue the records themselves. Runs in a new process."""
     queue = deque(records(_WARM_UP_ROWS))
     queue.clear()
@@ -97,10 +105,10 @@ def fill_list(rows: int, max_bytes: int) -> Filled:
     return Filled(rows, sum(len(encode(record)[1]) for record in queue), taken)
 
 
-def _in_new_process(job: Callable[[int, int], Filled], rows: int, max_bytes: int):
+def _in_new_process(job: Job) -> Callable[[], Awaitable[Filled]]:
     async def turn() -> Filled:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(job, (rows, max_bytes))
+            return pool.apply(job)
 
     return turn
 
@@ -110,9 +118,8 @@ def _resident_bytes() -> int:
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     # The peak, in bytes on macOS; nothing here is freed before the second reading.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _table(filled: dict[str, list[Filled]]) -> Table:

@@ -1,4 +1,4 @@
-"""The same application under uvicorn, bare and audited: throughput when saturated, latency when not.
+"""The same application under uvicorn, bare and audited: throughput, and latency at a fixed rate.
 
 Measured: one worker each, a client in another process, and for the audited one the database, all on
 this machine and its cores. Saturation is a closed loop over kept connections. Latency is an open
@@ -78,7 +78,8 @@ def _served(name: str, dsn: str) -> Iterator[_Served]:
         text=True,
         env={**os.environ, "AUDITLOG_DSN": dsn},
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         served = _Served(int(process.stdout.readline()), dsn, name == "audited")
         yield served

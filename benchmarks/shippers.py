@@ -144,7 +144,7 @@ def asyncpg_copy(load: Load, *, encode: bool) -> Shipper:
     """`copy_records_to_table`, one transaction a batch; with or without making the values."""
 
     async def ship(dsn: str) -> Cost:
-        import asyncpg  # noqa: PLC0415  # an extra
+        import asyncpg  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
 
         parts = conninfo_to_dict(dsn)
         where = {key: parts[key] for key in ("host", "port", "user", "password") if key in parts}

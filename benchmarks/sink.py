@@ -6,9 +6,9 @@ as one transaction and in our batches; by psycopg's `executemany`; by asyncpg's
 `copy_records_to_table`. Client and server share the machine, by a Unix socket where it is the
 embedded one, and fsync is on. Client CPU is that of the whole process, from getrusage.
 
-Not measured: capture. Ours begins with encoded rows, as the limit does, and the competitors with the
-values that they take, whose JSON is text already. Ours and asyncpg are run once more from records,
-so that the work of encoding is in the time of both.
+Not measured: capture. Ours begins with encoded rows, as the limit does, and the competitors begin
+with the values that they take, whose JSON is text already. Ours and asyncpg are run once more from
+records, so that the work of encoding is in the time of both.
 """
 
 import gc

@@ -62,8 +62,10 @@ class Connection:
         return data
 
     def read_answer(self, *, to_head: bool = False) -> Answer | None:
-        """One whole response; None if the server closed instead."""
+        """One whole response, interim ones passed over; None if the server closed instead."""
         head = self.read_until(b"\r\n\r\n")
+        while head.startswith(b"HTTP/1.1 1"):
+            head = self.read_until(b"\r\n\r\n")
         if not head.endswith(b"\r\n\r\n"):
             return None
         first, *lines = head[:-4].decode("latin-1").split("\r\n")

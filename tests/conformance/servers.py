@@ -68,9 +68,7 @@ def serving(name: str, dsn: str, log: Path) -> Iterator[Running]:
                 process.kill()
 
 
-def _wait_until_up(
-    name: str, process: "subprocess.Popen[bytes]", port: int, log: Path
-) -> None:
+def _wait_until_up(name: str, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     """Servers say in different words that they are up; a connection says it for all."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:

@@ -94,13 +94,14 @@ def test_text_of_another_type_names_the_variable(name: str, text: str, kind: str
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "10", None])
 def test_numbers_are_positive_and_finite(name: str, value: Any) -> None:
     """A queue of no rows or a wait without end would only be noticed in production."""
-    with pytest.raises(SettingsError, match=rf"^{name} must be a (whole )?number greater than 0"):
+    with pytest.raises(SettingsError, match=" greater than 0, not ") as caught:
         Settings(**{name: value})
+    assert str(caught.value).startswith(f"{name} must be a ")
 
 
 def test_counts_are_whole() -> None:
     """A batch of two and a half rows is never full."""
-    with pytest.raises(SettingsError, match="^batch_rows must be a whole number"):
+    with pytest.raises(SettingsError, match=r"^batch_rows must be a whole number"):
         Settings(batch_rows=2.5)  # type: ignore[arg-type]
     assert Settings(batch_age_s=1).batch_age_s == 1
 

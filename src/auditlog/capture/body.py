@@ -5,7 +5,6 @@ it into metadata when the request is over. Only bodies whose secrets can be foun
 forms and, if a rule lists it, plain text. All else is `omitted`, with the reason. Never raises.
 """
 
-import codecs
 import hashlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,6 +15,8 @@ from auditlog.capture.json_prefix import repair
 from auditlog.capture.media_types import Kind, is_listed, is_readable_charset, kind_of, media_type
 from auditlog.capture.redact import Redactor
 from auditlog.capture.rules import Rule
+
+_SPACES = (b" ", b"\t", b"\r", b"\n")
 
 # The content, or why there is none; and whether it shows all that the body says.
 _Content: TypeAlias = tuple[Any, str | None, bool]
@@ -127,19 +128,26 @@ def _read_json(tee: BodyTee, redactor: Redactor) -> _Content:
 
 def _read_form(tee: BodyTee, redactor: Redactor) -> _Content:
     data = tee.kept()
+    if not tee.whole:
+        # What was cut is given up: user and password of a URL, without the @ that tells them.
+        data = data[: data.rfind(b"&") + 1]
     if b"=" not in data:
-        return None, "no_names", False
+        return None, "no_names" if tee.whole else "cut_off", False
     redacted = redactor.form(data)
     return redacted, None, redacted.encode() == data
 
 
 def _read_text(tee: BodyTee, redactor: Redactor) -> _Content:
-    # A cut may have gone through a character.
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    data = tee.kept()
+    if not tee.whole:
+        # Up to the last space, for the same reason.
+        data = data[: max(map(data.rfind, _SPACES)) + 1]
     try:
-        text = decoder.decode(tee.kept(), final=tee.whole)
+        text = data.decode()
     except UnicodeDecodeError:
         return None, "binary", False
+    if not text:
+        return None, "cut_off", False
     if "\0" in text:
         return None, "binary", False
     redacted = redactor.text(text)

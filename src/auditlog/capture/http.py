@@ -158,7 +158,7 @@ class HttpExchange(AsgiExchange):
             kind = message.get("type")
             if kind == "http.response.body":
                 body = message.get("body")
-                if body:
+                if body and not self.disconnected:
                     self.bytes_out += len(body)
                     if self._response_body is not None:
                         self._response_body.feed(body)

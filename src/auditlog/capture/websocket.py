@@ -30,6 +30,9 @@ _FORBIDDEN = 403
 _INTERNAL_ERROR = 500
 _NO_CODE = 1005
 _ABNORMAL = 1006
+_RESTART = 1012
+# Codes that only servers send (IANA): they tell an application of their own shutdown with them.
+_SERVER_CODES = frozenset({_RESTART, 1013, 1014})
 _MAX_REASON_CHARS = 128
 _OUTCOME_OF_CODE = {
     1000: OK,
@@ -43,7 +46,7 @@ _OUTCOME_OF_CODE = {
     1009: CLIENT_ERROR,
     1010: CLIENT_ERROR,
     1011: SERVER_ERROR,
-    1012: SERVER_ERROR,
+    _RESTART: CANCELLED,
     1013: SERVER_ERROR,
     1014: SERVER_ERROR,
     3000: DENIED,  # IANA: Unauthorized
@@ -84,7 +87,10 @@ class WebSocketExchange(AsgiExchange):
                 self._frames_in += 1
                 self.bytes_in += _payload_size(message)
             elif kind == "websocket.disconnect":
-                self._close("client", message.get("code", _NO_CODE), message.get("reason"))
+                code = message.get("code", _NO_CODE)
+                by = "server" if self._accepted and code in _SERVER_CODES else "client"
+                self._close(by, code, message.get("reason"))
+                self.disconnected = True
         except Exception as failure:  # noqa: BLE001  # not a message, but not ours to refuse
             self.note_unreadable(failure)
         return message
@@ -94,6 +100,7 @@ class WebSocketExchange(AsgiExchange):
         try:
             await self._send(message)
         except OSError:
+            self.disconnected = True
             self._close("client", _ABNORMAL, None)
             raise
         try:
@@ -111,10 +118,11 @@ class WebSocketExchange(AsgiExchange):
             self.note_error(error)
         if not self._accepted:
             self._conclude_handshake(error)
-        elif error is not None and self.error_type is not None:
-            self.outcome = SERVER_ERROR if isinstance(error, Exception) else CANCELLED
         elif self._close_code is not None:
+            # What the application does after the close is no part of the connection.
             self.outcome = _OUTCOME_OF_CODE.get(self._close_code, UNKNOWN)
+        elif error is not None:
+            self.outcome = SERVER_ERROR if isinstance(error, Exception) else CANCELLED
         else:
             self.outcome = INCOMPLETE
 
@@ -166,8 +174,6 @@ class WebSocketExchange(AsgiExchange):
 
     def _close(self, by: str, code: Any, reason: Any) -> None:
         """Keep the first close: the answer to it tells nothing new."""
-        if by == "client":
-            self.disconnected = True
         if self._closed_by is None:
             self._closed_by = by
             self._close_code = code if isinstance(code, int) else _NO_CODE

@@ -1,0 +1,94 @@
+"""What the tests of the sink look at in a database: its rows, its ledger, its connections."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from auditlog import LogRecord, Settings, Stats
+from auditlog.tables import TABLES
+
+QUICK: dict[str, Any] = {
+    "batch_age_s": 0.01,
+    "retry_min_s": 0.001,
+    "retry_max_s": 0.02,
+    "drain_timeout_s": 20.0,
+}
+"""Settings for tests that are not about time: nothing waits long, and nothing is given up."""
+
+
+def quick(**changes: Any) -> Settings:
+    return Settings(**(QUICK | changes))
+
+
+def rows(dsn: str, table: str = "logs") -> list[dict[str, Any]]:
+    """All rows of a table of the trail, in the order of their identity."""
+    query = sql.SQL("SELECT * FROM logstore.{} ORDER BY log_id").format(sql.Identifier(table))
+    with psycopg.connect(dsn) as conn, conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query).fetchall()
+
+
+def users(dsn: str) -> list[str]:
+    """The users of all rows, in order; tests put their number there."""
+    return fetch(dsn, "SELECT user_id FROM logstore.logs ORDER BY user_id")
+
+
+def fetch(dsn: str, query: str, *parameters: Any) -> list[Any]:
+    """The first column of a query's rows."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        return [row[0] for row in conn.execute(query.encode(), parameters)]
+
+
+def execute(dsn: str, statement: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(statement.encode())
+
+
+def numbered(numbers: Iterable[int]) -> list[LogRecord]:
+    """Records that can be told apart, and told to be in order."""
+    return [LogRecord(user_id=f"{number:06}", request_url="/") for number in numbers]
+
+
+def ledger_agrees(dsn: str) -> bool:
+    """Whether the ledger counts, table by table, the rows that are there."""
+    with psycopg.connect(dsn) as conn:
+        counted = conn.execute(
+            "SELECT coalesce(sum(logs), 0), coalesce(sum(execution_logs), 0),"
+            " coalesce(sum(quota_logs), 0) FROM logstore.batches"
+        ).fetchone()
+        present = tuple(
+            conn.execute(
+                sql.SQL("SELECT count(*) FROM logstore.{}").format(sql.Identifier(table.name))
+            ).fetchone()[0]  # type: ignore[index]  # count(*) always has a row
+            for table in TABLES
+        )
+    return counted == present
+
+
+def adds_up(stats: Stats) -> bool:
+    """The invariant of `Stats`."""
+    accounted = stats.written + stats.pending + stats.spooled + stats.dropped
+    return stats.submitted == accounted + stats.dead_lettered
+
+
+def terminate_writers(dsn: str) -> int:
+    """End the connections of every writer to this database; return how many there were."""
+    return len(
+        fetch(
+            dsn,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'auditlog' AND datname = current_database()",
+        )
+    )
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:
+    """Wait for something that no signal tells of; looks every few milliseconds."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)

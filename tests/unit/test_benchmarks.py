@@ -1,0 +1,146 @@
+"""Each benchmark runs, checks its own result, and prints its table; the figures are not judged."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from benchmarks import __main__ as command
+from benchmarks import capture, memory, report, serving, sink
+from benchmarks.database import Server
+from benchmarks.isolated import Turn, isolated
+from benchmarks.report import Aim, Row, Table
+from benchmarks.rounds import added, interleave
+
+from databases import Server as SharedServer
+
+
+@pytest.fixture(scope="module")
+def bench_server(any_server: SharedServer) -> Iterator[Server]:
+    server = Server(any_server.admin_dsn, shutil.which("psql"))
+    yield server
+    server.close()
+
+
+def names(table: Table) -> list[str]:
+    """The rows' names, after a look at whether they fit their columns."""
+    assert table.markdown().startswith(f"### {table.title}\n")
+    assert {len(row.cells) for row in table.rows} == {len(table.columns)}
+    return [row.name for row in table.rows]
+
+
+def test_capture_compares_ours_with_bare_and_with_the_competitors() -> None:
+    """Ours and its three parts, and a line for each competitor, installed or not."""
+    (table,) = capture.run(capture.Sizes(requests=5, rounds=1))
+    assert names(table) == [
+        capture.BARE,
+        capture.OURS,
+        "· of that, capture",
+        "· of that, encode",
+        "· of that, queue",
+        *(each.name for each in capture.MIDDLEWARES),
+    ]
+
+
+def test_sink_stores_every_row_by_every_way(bench_server: Server) -> None:
+    """Each way is checked for its rows in the run itself."""
+    (table,) = sink.run(sink.Sizes(rows=40, rounds=1), bench_server)
+    assert {sink.OURS, sink.LIMIT, sink.EXECUTEMANY, sink.ASYNCPG} <= set(names(table))
+
+
+def test_uvicorn_stores_a_row_for_every_request(bench_server: Server) -> None:
+    """Sent = stored, and nothing dropped, is checked in the run itself."""
+    sizes = serving.Sizes(seconds=0.2, rounds=1, rate=100, connections=2)
+    saturated, steady = serving.run(sizes, bench_server)
+    assert names(saturated) == names(steady) == [serving.BARE, serving.AUDITED]
+
+
+def test_memory_counts_what_a_full_queue_takes() -> None:
+    """Both bounds, and the objects beside them."""
+    (table,) = memory.run(memory.Sizes(rows=200, max_bytes=1 << 16, rounds=1))
+    assert names(table) == ["auditlog, 200 rows", "auditlog, 0.0625 MiB", "records as objects, 200"]
+
+
+def test_tables_show_aims_and_whether_they_were_met() -> None:
+    """One line of the page, to the letter."""
+    row = Row("ours", ("7.5",), (Aim("≤ 9 µs", met=True), Aim("≥ 12 ×", met=False)))
+    table = Table("speed", ("µs",), [row], ("a note",))
+    assert table.markdown() == (
+        "### speed\n\n"
+        "|      |  µs | aim            | met     |\n"
+        "| ---- | --: | -------------- | ------- |\n"
+        "| ours | 7.5 | ≤ 9 µs; ≥ 12 × | yes; no |\n\n"
+        "- a note\n"
+    )
+
+
+def test_write_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:
+    """What people wrote around the figures stays."""
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.write(page, "new\n")
+    assert page.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+
+
+def test_write_refuses_a_page_without_markers(tmp_path: Path) -> None:
+    """Figures must not be appended to some other text."""
+    page = tmp_path / "benchmarks.md"
+    page.write_text("no markers\n")
+    with pytest.raises(ValueError, match="must hold"):
+        report.write(page, "new\n")
+    assert page.read_text() == "no markers\n"
+
+
+def test_the_page_of_the_documentation_has_the_markers() -> None:
+    """`--write` finds its place."""
+    text = command.PAGE.read_text("utf-8")
+    assert 0 <= text.find(report.BEGIN) < text.find(report.END)
+
+
+def test_an_unknown_benchmark_is_refused_with_the_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is started."""
+    with pytest.raises(SystemExit) as exit_info:
+        command.main(["nonsense"])
+    assert exit_info.value.code == 2
+    complaint = capsys.readouterr().err
+    assert [name for name in ("nonsense", *command.BENCHMARKS) if name not in complaint] == []
+
+
+async def test_contestants_take_turns_and_rounds_begin_with_another() -> None:
+    """So that none always has the place after the noisiest."""
+    order: list[str] = []
+
+    def contestant(name: str, figure: float) -> Turn:
+        async def turn() -> float:
+            order.append(name)
+            return figure
+
+        return turn
+
+    contestants = {"a": contestant("a", 3.0), "b": contestant("b", 1.0)}
+    results = await interleave("order", contestants, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert added(results["a"], results["b"]) == 2.0
+
+
+async def test_a_contestant_that_fails_ends_the_benchmark() -> None:
+    """Whoever did nothing must not win."""
+    with (
+        pytest.raises(RuntimeError, match="'idle' has failed"),
+        isolated(idle, ["idle"]) as contestants,
+    ):
+        assert await contestants["idle"]() == 1.0
+
+
+@asynccontextmanager
+async def idle(name: str) -> AsyncIterator[Turn]:
+    """A contestant whose check at the end fails."""
+
+    async def turn() -> float:
+        return 1.0
+
+    yield turn
+    raise AssertionError(name)
