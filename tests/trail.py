@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -27,9 +27,12 @@ def quick(**changes: Any) -> Settings:
 
 def rows(dsn: str, table: str = "logs") -> list[dict[str, Any]]:
     """All rows of a table of the trail, in the order of their identity."""
-    query = sql.SQL("SELECT * FROM logstore.{} ORDER BY log_id").format(sql.Identifier(table))
-    with psycopg.connect(dsn) as conn, conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query).fetchall()
+    return _rows(dsn, table, "instance_id, log_id")
+
+
+def batches(dsn: str) -> list[dict[str, Any]]:
+    """All rows of the ledger, in the order in which they were written."""
+    return _rows(dsn, "batches", "sequence")
 
 
 def users(dsn: str) -> list[str]:
@@ -84,6 +87,14 @@ def terminate_writers(dsn: str) -> int:
             " WHERE application_name = 'auditlog' AND datname = current_database()",
         )
     )
+
+
+def _rows(dsn: str, table: str, order: LiteralString) -> list[dict[str, Any]]:
+    query = sql.SQL("SELECT * FROM logstore.{} ORDER BY {}").format(
+        sql.Identifier(table), sql.SQL(order)
+    )
+    with psycopg.connect(dsn) as conn, conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query).fetchall()
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:

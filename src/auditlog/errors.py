@@ -4,9 +4,7 @@ AuditLogError
 ├── SettingsError      a setting that cannot work; says which and what would
 ├── PolicyError        an invalid policy; names the line or the rule
 ├── MigrationError     the schema cannot be brought to this version
-├── EmbeddedError      the embedded PostgreSQL cannot be had; says how to get it
-├── NotRunningError    flush or health asked of a log that was never started
-└── UnencodableError   a value PostgreSQL cannot store; never leaves the sink
+└── EmbeddedError      the embedded PostgreSQL cannot be had; says how to get it
 
 None of them ever reaches a request: `submit()` does not raise.
 """
@@ -30,11 +28,3 @@ class MigrationError(AuditLogError):
 
 class EmbeddedError(AuditLogError):
     """The embedded PostgreSQL cannot be had; the message says how to get it."""
-
-
-class NotRunningError(AuditLogError):
-    """The log was never started, or has been closed."""
-
-
-class UnencodableError(AuditLogError, ValueError):
-    """A value PostgreSQL cannot store as it is; the sink repairs it and marks the row."""

@@ -114,10 +114,16 @@ class AuditLog:
             self._give_up()
 
     def close(self) -> None:
-        """Do what `aclose` does from code without a loop; blocks until drained or out of time."""
+        """Do what `aclose` does from code without a loop; blocks until drained or out of time.
+
+        Raises:
+            RuntimeError: called on the loop that does the writing, which it would block.
+        """
         self._users = 0
         runner = self._runner_to_drain(here=False)
         if runner is not None:
+            if runner.loop is _running_loop():
+                raise RuntimeError("close() would wait for its own loop: await aclose() there")
             runner.stop()
             if not runner.wait(self.settings.drain_timeout_s):
                 runner.cancel()
@@ -204,12 +210,15 @@ class AuditLog:
         with self._lifecycle:
             if self._runner is not None and self._runner.alive:
                 return
+            start = Runner.in_thread if _running_loop() is None else Runner.on_loop
             try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                self._runner = Runner.in_thread(self._writer, self._on_runner_end)
-            else:
-                self._runner = Runner.on_loop(self._writer, self._on_runner_end)
+                self._runner = start(self._writer, self._on_runner_end)
+            except RuntimeError as error:  # no more threads, or the interpreter is shutting down
+                self.reporter.report(
+                    "auditlog.start_failed",
+                    f"the writer does not start, rows wait in memory: {describe(error)}",
+                    level=logging.ERROR,
+                )
 
     def _on_runner_end(self, runner: Runner) -> None:
         # Not under the lock: a start that replaced this runner may hold it on this very thread.
@@ -244,6 +253,13 @@ class AuditLog:
         self._runner = None
         self.reporter = Reporter()
         self._make_chain()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _drain_all() -> None:

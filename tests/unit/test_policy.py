@@ -1,5 +1,6 @@
 """Which rule decides, and what that means."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ def test_no_match_is_the_default() -> None:
         ({"paths": ("/a/*",)}, {"path": "/a/b"}, {"path": "/b"}),
         ({"routes": ("/users/{id}",)}, {"route": "/users/{id}"}, {"route": None}),
         ({"routes": ("**",)}, {"route": "/users/{id}"}, {"route": None}),
+        ({"routes": ("/**",)}, {"route": "/users/{id}"}, {"route": None}),
         ({"statuses": ("404", "5xx")}, {"status": 599}, {"status": 400}),
         ({"statuses": ("404",)}, {"status": 404}, {"status": None}),
         ({"outcomes": ("denied",)}, {"outcome": RequestOutcome.DENIED}, {"outcome": "ok"}),
@@ -329,11 +331,19 @@ def test_explanation_of_the_default() -> None:
     assert explanation.rules[0].reason == "protocol grpc is not http"
 
 
+def test_explanation_tells_nobody_from_not_known() -> None:
+    """An empty text is known to be none."""
+    policy = Policy([rule("r", users=("*",))])
+    assert policy.explain(HTTP, "GET", "/").rules[0].verdict is Verdict.MAY_APPLY
+    report = policy.explain(HTTP, "GET", "/", user="").rules[0]
+    assert (report.verdict, report.reason) == (Verdict.DIFFERS, "user (none) is not *")
+
+
 def test_levels_include_the_ones_before() -> None:
     """Nothing is stored at NONE, and each level adds to the one before."""
     lines = [stored_at(level) for level in Level]
     assert lines[0] == ()
-    assert all(more[: len(less)] == less for less, more in zip(lines, lines[1:], strict=False))
+    assert all(more[: len(less)] == less for less, more in pairwise(lines))
 
 
 def test_default_rules_are_named_and_visible() -> None:

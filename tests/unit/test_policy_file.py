@@ -9,7 +9,7 @@ from auditlog.capture.explanation import Verdict
 from auditlog.capture.policy import Level, Policy
 from auditlog.capture.policy_file import load_policy
 from auditlog.errors import PolicyError
-from auditlog.records import Protocol
+from auditlog.records import Protocol, RequestOutcome
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
 
@@ -152,7 +152,7 @@ GOOD = '[[rules]]\nname = "good"\nlevel = "none"\npaths = ["/x"]\n'
             f'[[rules]]\nlevel = "none"\nname = "all"\n{GOOD}',
             "policy.toml:5: rule 'good': name: never reached: rule 'all' matches every request",
         ),
-        ('rules = [\n{name = "a", level = "x"}]', "policy.toml:1: rule 'a': level: 'x' is no level"),
+        ('rules = [\n{name = "a", level = "x"}]', "policy.toml:1: rule 'a': level: 'x' is no"),
         ("rules = [1]", "policy.toml:1: rule 1: rules: must be a table"),
         (f'{GOOD}[rules.x]\ny = 1\n', "policy.toml:5: rule 'good': x: unknown key"),
         (f"{GOOD}name = \n", "policy.toml:5: not TOML: Invalid value"),
@@ -207,7 +207,10 @@ def test_documented_example_is_a_policy(tmp_path: Path) -> None:
         ["protocols", "methods", "paths", "routes", "statuses", "outcomes", "users", "tenants"],
         ["sample", "low_priority", "body_types", "default", "name", "level"],
         ["compressed", "content_type", "charset", "malformed", "no_names", "cut_off", "binary"],
-        ["health-checks", "static-files"],
+        ["health-checks", "static-files", "audit.rule"],
+        [verdict.value for verdict in Verdict],
+        ["bytes", "truncated", "incomplete", "content", "omitted", "sha256", "hmac", "error"],
+        [outcome.value for outcome in RequestOutcome],
     ],
 )
 def test_every_word_is_documented(words: list[str]) -> None:

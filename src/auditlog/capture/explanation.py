@@ -105,7 +105,7 @@ def _wanted(rule: Rule, condition: str) -> Iterator[str]:
 def _shown(index: int, fact: object) -> str:
     if isinstance(fact, int) and CONDITIONS[index] == "protocols":
         return Protocol(fact).name.lower()
-    return str(fact)
+    return str(fact) or "(none)"
 
 
 def _sampling(rule: Rule) -> str:

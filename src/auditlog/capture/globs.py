@@ -27,7 +27,7 @@ def path_matcher(globs: Iterable[str]) -> Matcher:
 
 def name_matcher(globs: Iterable[str]) -> Matcher:
     """Return a function that is true for the names that one of the globs matches."""
-    return _matcher("(?=.)" + _wildcards(glob, ".") for glob in globs)
+    return _matcher(_wildcards(glob, ".") for glob in globs)
 
 
 def path_glob_problem(glob: str) -> str | None:
@@ -58,7 +58,8 @@ def _bare(glob: str) -> str:
 
 
 def _matcher(patterns: Iterable[str]) -> Matcher:
-    return re.compile(rf"(?:{'|'.join(patterns)})\Z", re.DOTALL).match
+    # No glob matches what is not there: no route, nobody.
+    return re.compile(rf"(?=.)(?:{'|'.join(patterns)})\Z", re.DOTALL).match
 
 
 def _path_pattern(glob: str) -> str:

@@ -21,7 +21,7 @@ _PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol if protoc
 _TOP_KEYS = ("default", "rules")
 _RULE_KEYS = tuple(field.name for field in fields(Rule))
 _RULE_HEADER = re.compile(r"\s*\[\[\s*[\"']?rules[\"']?\s*\]\]")
-_ANY_HEADER = re.compile(r"\s*\[")
+_NEXT_TABLE = re.compile(r"\s*\[(?!\s*rules\s*\.)")
 _TOML_LINE = re.compile(r" \(at line (\d+), column \d+\)$| \(at end of document\)$")
 
 
@@ -97,7 +97,7 @@ class _PolicyFile:
         header = self._rule_lines[index]
         end = len(self._lines)
         for number in range(header, len(self._lines)):
-            if _ANY_HEADER.match(self._lines[number]) and not self._within_list(header, number):
+            if _NEXT_TABLE.match(self._lines[number]) and not self._within_list(header, number):
                 end = number
                 break
         return max(header, self._line_of(key, header, end))
@@ -108,7 +108,9 @@ class _PolicyFile:
         return text.count("[") > text.count("]")
 
     def _line_of(self, key: str, start: int, end: int) -> int:
-        pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]|\s*\[+\s*{re.escape(key)}\b")
+        pattern = re.compile(
+            rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]|\s*\[[^\]]*\b{re.escape(key)}\b"
+        )
         for number in range(start, end):
             if pattern.match(self._lines[number]):
                 return number + 1
