@@ -1,4 +1,4 @@
-"""Drives an ASGI application without a server: messages go in, everything that happens comes out."""
+"""Drives an ASGI application without a server: messages go in, what happens comes out."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -78,7 +78,7 @@ async def drive(
 
     try:
         await app(scope, receive, send)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # CancelledError and SystemExit too
         run.error = error
     return run
 

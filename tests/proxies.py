@@ -19,9 +19,9 @@ COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
 class Proxy:
     """One listening socket and the pairs of sockets behind it."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, port: int = 0) -> None:
         self._target = conninfo_to_dict(dsn)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._open = threading.Event()
         self._open.set()
@@ -107,12 +107,12 @@ class Proxy:
         _end(client, server)
 
     def _answer_is_lost(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
-        """Commit on the server, wait until that is done, and let the client know nothing."""
+        """Commit on the server; the client sees an end, whatever the server says."""
         client.shutdown(socket.SHUT_WR)
         server.sendall(data)
-        with suppress(OSError):
-            client.recv(1)  # until the client has closed as well
         self.lost += 1
+        with suppress(OSError):
+            client.recv(1)  # until the client has closed too, or the answer came and went
 
     def _to_client(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):

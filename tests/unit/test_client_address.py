@@ -2,6 +2,7 @@
 
 import time
 from ipaddress import ip_address
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -171,11 +172,19 @@ parts = st.sampled_from(
 )
 
 
-@given(st.lists(parts).map("".join), st.lists(parts).map("".join))
+@given(st.lists(parts, max_size=8).map("".join), st.lists(parts, max_size=8).map("".join))
 def test_answer_is_always_an_address_that_was_there(one: str, other: str) -> None:
     """No header, however broken, makes up a client."""
     for headers in (xff(one), forwarded(other), xff(one) + forwarded(other)):
-        client = PROXIES.resolve(PROXY, headers)
-        assert client is not None
-        ip_address(client)
-        assert client in {PROXY, "203.0.113.7", "10.1.1.1", "::1", "::"} or client in one + other
+        client = PROXIES.resolve(PROXY, headers) or ""
+        assert client == PROXY or _stands_in(ip_address(client), f"{one} {other}")
+
+
+def _stands_in(address: object, text: str) -> bool:
+    for start, end in combinations(range(len(text) + 1), 2):
+        try:
+            if ip_address(text[start:end]) == address:
+                return True
+        except ValueError:
+            continue
+    return False

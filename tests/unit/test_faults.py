@@ -75,6 +75,8 @@ def test_configuration_has_a_remedy_of_its_own(sqlstate: str) -> None:
         ("fe_sendauth: no password supplied", "check user, password"),
         ('FATAL:  role "x" does not exist', "check user, password"),
         ("FATAL:  no such user: x", "check user, password"),
+        ('invalid port number: "p@ss"', "the DSN is not a connection string"),
+        ('invalid integer value "x" for connection option "port"', "the DSN is not a connection"),
         ('FATAL:  database "x" does not exist', "the database does not exist"),
         ("FATAL:  no such database: x", "the database does not exist"),
     ],

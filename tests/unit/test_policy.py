@@ -286,6 +286,13 @@ def test_rules_that_cannot_stand_together_are_refused(rules: list[Rule], message
         Policy(rules)
 
 
+def test_default_that_is_no_level_is_refused() -> None:
+    """The names of levels are for files."""
+    default: Any = "headers"
+    with pytest.raises(PolicyError, match="is no level"):
+        Policy(default=default)
+
+
 def test_lists_become_tuples() -> None:
     """A rule cannot be changed behind the policy's back."""
     paths: Any = ["/a"]

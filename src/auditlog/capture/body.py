@@ -6,6 +6,7 @@ forms and, if a rule lists it, plain text. All else is `omitted`, with the reaso
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -121,9 +122,7 @@ def _read_json(tee: BodyTee, redactor: Redactor) -> _Content:
     redacted = redactor.json(document)
     if not tee.whole or redacted != document:
         return redacted, None, False
-    # Of two equal keys the parser shows the last; the other one may be what is to be hidden.
-    text = data.decode()
-    return redacted, None, redactor.text(text) == text
+    return redacted, None, _has_distinct_keys(data)
 
 
 def _read_form(tee: BodyTee, redactor: Redactor) -> _Content:
@@ -152,6 +151,20 @@ def _read_text(tee: BodyTee, redactor: Redactor) -> _Content:
         return None, "binary", False
     redacted = redactor.text(text)
     return redacted, None, redacted == text
+
+
+def _has_distinct_keys(data: bytes) -> bool:
+    """Of two equal keys the parser shows the last; the other may be what is to be hidden."""
+    try:
+        json.loads(data, object_pairs_hook=_refuse_equal_keys)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_equal_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("equal keys")
 
 
 def _digest(data: bytes, clear: bool, redactor: Redactor) -> dict[str, str]:

@@ -78,7 +78,7 @@ class Policy:
         sampler: Returns numbers evenly spread over [0, 1).
 
     Raises:
-        PolicyError: two rules of one name, or one that can never be reached.
+        PolicyError: two rules of one name, one that can never be reached, or no level.
     """
 
     def __init__(
@@ -88,6 +88,8 @@ class Policy:
         default: Level = Level.HEADERS,
         sampler: Callable[[], float] = random.random,
     ) -> None:
+        if not isinstance(default, Level):
+            raise PolicyError(f"default: {default!r} is no level; write Level.HEADERS, for one")
         for index, problem in find_order_problems(rules):
             raise PolicyError(f"rule {rules[index].name!r}: {problem.text}")
         self.rules = tuple(rules)

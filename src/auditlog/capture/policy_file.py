@@ -88,7 +88,8 @@ class _PolicyFile:
     def _located(self, index: int, table: Any, problem: Problem) -> str:
         name = table.get("name") if isinstance(table, dict) else None
         rule = f"rule {name!r}" if isinstance(name, str) and name else f"rule {index + 1}"
-        return f"{self._path}:{self._line(index, problem.field)}: {rule}: {_sentence(problem)}"
+        line = self._line(index, problem.field)
+        return f"{self._path}:{line}: {rule}: {problem.field}: {problem.text}"
 
     def _line(self, index: int, key: str) -> int:
         """The line of a key of the n-th rule; of its header, where the key is not found."""
@@ -172,7 +173,3 @@ def _statuses(values: Any) -> tuple[Any, list[str]]:
     if not isinstance(values, list):
         return values, []
     return [str(value) if type(value) is int else value for value in values], []
-
-
-def _sentence(problem: Problem) -> str:
-    return f"{problem.field}: {problem.text}"

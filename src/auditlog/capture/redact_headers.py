@@ -68,6 +68,43 @@ _URL_HEADERS = frozenset(
         "x-rewrite-url",
     }
 )
+# Nothing in these is looked at: they are standard, and what stands in them is no secret.
+_HARMLESS_BEGINNINGS = ("accept", "access-control-", "if-", "sec-")
+_HARMLESS = frozenset(
+    {
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-type",
+        "date",
+        "dnt",
+        "expect",
+        "forwarded",
+        "host",
+        "idempotency-key",
+        "pragma",
+        "priority",
+        "range",
+        "te",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "upgrade",
+        "upgrade-insecure-requests",
+        "user-agent",
+        "via",
+        "x-correlation-id",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+        "x-requested-with",
+    }
+)
 _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*:)//(?:[^/?#\\]*@)?([\w.~%-]+(?::\d{1,5})?|\[[\w:.%]+\](?::\d{1,5})?)(?=[/?#]|\Z)"
 )
@@ -120,7 +157,8 @@ class HeaderPlan(Remembered[bytes, Entry]):
                 return show
         if self._verdicts[name]:
             return values.hidden
-        return values.by_name.get(name, None if name in self._allowed else values.unknown)
+        harmless = name in _HARMLESS or name.startswith(_HARMLESS_BEGINNINGS)
+        return values.by_name.get(name, None if harmless else values.unknown)
 
 
 class _Values:
@@ -128,6 +166,7 @@ class _Values:
 
     def __init__(self, mask: Mask, names: SecretNames, redact_url: Show) -> None:
         self._mask = mask
+        self._redact_url = redact_url
         self._verdicts = names.headers
         self._origins: Remembered[str, str] = Remembered(self._find_origin)
         self.by_ending: dict[str, Show] = {
@@ -185,15 +224,17 @@ class _Values:
         """Keep protocols; browsers, that can set no header, send tokens among them."""
         shown: list[str] = []
         for item in map(str.strip, value.split(",")):
-            shown.append(item if len(item) <= _MAX_SUBPROTOCOL else self.hidden(item))
             if self._verdicts[item]:
-                shown[-1:] = [item] if item.isalpha() else [self.hidden(item)]
+                # The next one may be the token: `bearer, <token>`.
                 return ", ".join([*shown, REDACTED])
+            shown.append(item if len(item) <= _MAX_SUBPROTOCOL else self.hidden(item))
         return ", ".join(shown)
 
     def unknown(self, value: str) -> str:
-        """Keep it, unless it looks like credentials under a mistyped name."""
-        return self.authorization(value) if _CREDENTIALS.match(value) else value
+        """Keep it but for URLs' secrets, unless it looks like credentials under a wrong name."""
+        if _CREDENTIALS.match(value):
+            return self.authorization(value)
+        return self._redact_url(value) if "//" in value or "?" in value else value
 
     def _cookie_pair(self, pair: str) -> str:
         name, equals, value = pair.partition("=")

@@ -18,6 +18,8 @@ from auditlog.capture.secret_names import SecretNames
 MAX_DEPTH = 64
 MAX_NODES = 20_000
 
+# {"name": "DB_PASSWORD", "value": "..."}: variables, headers, tags.
+_NAMED_VALUES = {"value": ("name", "key"), "Value": ("Name", "Key")}
 _HARMLESS = frozenset({int, float, bool, type(None)})
 
 
@@ -70,13 +72,21 @@ class _Walk:
             else:
                 redacted[key] = self.value(value, depth + 1)
             self._nodes_left -= 1
+        for value, names in _NAMED_VALUES.items():
+            if value in redacted and any(self._names_secret(redacted.get(name)) for name in names):
+                redacted[value] = redactor.mask(redacted[value])
         return redacted
 
+    def _names_secret(self, name: object) -> int:
+        return type(name) is str and self._redactor.verdicts[name]
+
     def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
-        redacted = []
-        for value in islice(values, self._nodes_left):
+        redacted, rest = [], iter(values)
+        for value in islice(rest, self._nodes_left):
             redacted.append(value if type(value) in _HARMLESS else self.value(value, depth + 1))
             self._nodes_left -= 1
+        if self._nodes_left <= 0 and next(rest, rest) is not rest:
+            redacted.append(REDACTED)
         return redacted
 
     def _is_secret(self, key: object) -> int:

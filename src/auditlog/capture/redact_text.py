@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 import orjson
 
@@ -19,6 +19,8 @@ from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames, dec
 
 # Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
 _SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|[bB](?:earer|EARER|asic|ASIC)[\s+]")
+# A link, as most texts with a colon are: no userinfo, no parameters, nothing encoded.
+_PLAIN_URL = re.compile(r"[a-z]+://[\w./:~-]*\Z", re.ASCII)
 _PIECE_END = re.compile(r"([?&#])")
 # From one separator to the next: a start within a name would make the search quadratic.
 _NAME = re.compile(r"(?<![^=;/?&#])([^=;/?&#]*+)=")
@@ -45,6 +47,9 @@ _SCHEME = re.compile(r"(?i:bearer|basic|digest|dpop|token|negotiate|ntlm)[\s+]{1
 _QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1?""", re.DOTALL)
 # An object or a list ends who knows where.
 _ANY_VALUE = re.compile(rf"{_QUOTED.pattern}|\[REDACTED\]\S*|[{{\[].*|\S+", re.DOTALL)
+# A header in a text: its value has several words.
+_OF_ONE_LINE = ("cookie", "authorization")
+_REST_OF_LINE = re.compile(rf"{_QUOTED.pattern}|[^\r\n]+", re.DOTALL)
 _QUOTES = "\"'"
 _TIMESTAMP = "0123456789-:.TZ "
 
@@ -62,7 +67,7 @@ class TextRedactor:
 
     def text(self, text: str) -> str:
         """Redact free text: every URL and assignment in it, or the JSON document that it is."""
-        if not _SUSPICIOUS.search(text):
+        if not _SUSPICIOUS.search(text) or _PLAIN_URL.match(text):
             return text
         cleaned = self._json_document(text)
         if cleaned is not None:
@@ -126,11 +131,13 @@ class TextRedactor:
         """Redact what a value holds: an encoded URL, a JSON document, assignments."""
         if not _SUSPICIOUS.search(value):
             return value
-        decoded, certain = decode_fully(value.replace("+", " "))
+        innermost, certain = decode_fully(value)
         if not certain:
             return self._mask(value)
-        if not decoded.strip(_TIMESTAMP):
+        if not innermost.strip(_TIMESTAMP):
             return value
+        # One layer at a time: a separator of an inner layer is none in this one.
+        decoded = unquote_plus(value)
         if decoded == value:
             cleaned = self._json_document(value)
             return self._assignments(value, _ANY_VALUE) if cleaned is None else cleaned
@@ -158,26 +165,31 @@ class TextRedactor:
             count += 1
             if count > _MAX_NAMES:
                 return "".join([*parts, text[done:position], REDACTED])
-            if not self._announces_secret(text, mark, done):
+            name = self._secret_name(text, mark, done)
+            if name is None:
                 continue
             scheme = _SCHEME.match(text, position)
             start = scheme.end() if scheme else position
-            value = value_pattern.match(text, start)
+            of_line = value_pattern is _ANY_VALUE and name.endswith(_OF_ONE_LINE)
+            value = (_REST_OF_LINE if of_line else value_pattern).match(text, start)
             if value:
                 parts += (text[done:start], self._hide_quoted(value[0]))
                 done = position = value.end()
         return "".join([*parts, text[done:]]) if parts else text
 
-    def _announces_secret(self, text: str, mark: re.Match[str], done: int) -> bool:
+    def _secret_name(self, text: str, mark: re.Match[str], done: int) -> str | None:
+        """Return the name before a mark in lower case, if it is a secret's; empty for a scheme."""
         start = mark.start()
         if text[start] not in ":=":
-            return True
+            return ""
         before = text[max(done, start - _MAX_NAME_LENGTH) : start]
         words = _NAME_BACKWARDS.match(before[::-1])
         if words is None:
-            return False
+            return None
         verdicts, name = self._names.fields, words[1][::-1]
-        return bool(verdicts[name] or (words[2] and verdicts[words[2][::-1] + name]))
+        if verdicts[name] or (words[2] and verdicts[words[2][::-1] + name]):
+            return name.lower()
+        return None
 
     def _hide_quoted(self, value: str) -> str:
         mark = value[0] if value[0] in _QUOTES else ""

@@ -31,6 +31,7 @@ _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
 _BAD_DSN = "bad DSN"
 _OTHER_SCHEMA = "the schema is of another version, or was changed by hand: run `auditlog doctor`"
 _REMEDIES = {
+    "08P01": "a column has another type, or a pooler gave up: run `auditlog doctor`",
     _BAD_DSN: "the DSN is not a connection string: write postgresql://USER:PASSWORD@HOST/DATABASE",
     "22P03": _OTHER_SCHEMA,
     "22P04": _OTHER_SCHEMA,
@@ -52,6 +53,7 @@ _LEDGER_REMEDY = (
 )
 # libpq gives no SQLSTATE for a refused login or an unknown database, only its text.
 _SIGNS = (
+    (_BAD_DSN, re.compile("invalid integer value|invalid port number")),
     ("28", re.compile("authentication failed|no pg_hba.conf entry|no password|no such user")),
     ("28", re.compile('role ".*" does not exist')),
     ("3D", re.compile('database ".*" does not exist|no such database')),

@@ -81,8 +81,9 @@ def storable_integer(value: Any, low: int, high: int) -> tuple[int | None, bool]
 def storable_json(value: Any, max_bytes: int) -> tuple[bytes, list[str]]:
     """Return JSON text of at most `max_bytes`, and the top-level keys that had to change.
 
-    An object that is too large keeps its entries in order while they fit. `WHOLE` stands for a
-    value that is no object, and for one whose entries cannot all be read.
+    An object that is too large keeps its entries in order while they fit; a text that does not
+    is cut to half of the room that is left, so that small ones after it fit. `WHOLE` stands for
+    a value that is no object, and for one whose entries cannot all be read.
     """
     if _is_mapping(value):
         return _storable_object(value, max_bytes)
@@ -107,7 +108,7 @@ def _storable_object(value: Mapping[Any, Any], max_bytes: int) -> tuple[bytes, l
         size = len(orjson.dumps({name: simple})) - 1
         if size > left:
             simplifier.changed = True
-            simple = _shortened(simple, left - len(orjson.dumps(name)) - len(b":,"))
+            simple = _shortened(simple, left // 2 - len(orjson.dumps(name)) - len(b":,"))
             size = len(orjson.dumps({name: simple})) - 1
         if renamed or simplifier.changed or name in entries:
             changed.append(name)
