@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -167,11 +168,15 @@ def _docker_answers() -> bool:
 
 def _container(version: int) -> Starter:
     def start(cleanup: ExitStack) -> str:
-        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415  # slow to import
+        with warnings.catch_warnings():
+            # The library deprecates its own modules from release to release.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from testcontainers.postgres import PostgresContainer  # noqa: PLC0415  # slow
 
-        container = PostgresContainer(f"postgres:{version}-alpine", driver=None)
-        container.with_command("postgres -c fsync=off -c full_page_writes=off -c autovacuum=off")
-        return str(cleanup.enter_context(container).get_connection_url())
+            container = PostgresContainer(f"postgres:{version}-alpine", driver=None)
+            settings = "-c fsync=off -c full_page_writes=off -c autovacuum=off"
+            cleanup.enter_context(container.with_command(f"postgres {settings}"))
+            return str(container.get_connection_url())
 
     return start
 

@@ -15,7 +15,11 @@ from auditlog.errors import SettingsError
 PREFIX = "AUDITLOG_"
 MIN_ROW_BYTES = 8192
 MAX_ID_BYTES = 255
+UNIX = "unix"
+"""Among the trusted proxies: peers on a Unix socket, which have no address."""
+
 Overflow: TypeAlias = Literal["drop_low_priority", "drop_newest"]
+ForwardingHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 
 DEFAULT_HEADERS = (
     "accept",
@@ -59,7 +63,9 @@ class Settings:
     policy_file: str | None = None
     """A TOML file with the rules (docs/policy.md); the default policy without one."""
     trusted_proxies: tuple[str, ...] = ()
-    """Networks in CIDR form whose X-Forwarded-For and Forwarded headers are believed."""
+    """Networks in CIDR form whose forwarding headers are believed; `unix` for Unix sockets."""
+    trusted_proxy_header: ForwardingHeader | None = None
+    """The header that those proxies write; None: both are read, and must agree."""
     capture_headers: tuple[str, ...] = DEFAULT_HEADERS
     """Request headers that are stored; secret ones are redacted whatever stands here."""
     redact_fields: tuple[str, ...] = ()
@@ -97,6 +103,9 @@ class Settings:
             raise SettingsError("retry_min_s must not exceed retry_max_s")
         for network in self.trusted_proxies:
             _check_network(network)
+        if self.trusted_proxy_header not in (None, *get_args(ForwardingHeader)):
+            known = ", ".join(get_args(ForwardingHeader))
+            raise SettingsError(f"trusted_proxy_header must be one of {known}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -135,6 +144,8 @@ def _check_list(name: str, value: Any) -> None:
 
 
 def _check_network(network: str) -> None:
+    if network == UNIX:
+        return
     try:
         ip_network(network, strict=False)
     except ValueError as error:

@@ -51,7 +51,12 @@ def serving(
     address = unix_socket or _free_port()
     unix, tcp = (HYPERCORN_UNIX, HYPERCORN_TCP) if name == "hypercorn" else (UNIX, TCP)
     command = f"{COMMANDS[name].format(app)} {(unix if unix_socket else tcp).format(address)}"
-    environment = {**os.environ, "AUDITLOG_DSN": dsn, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {
+        **os.environ,
+        "AUDITLOG_DSN": dsn,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONHASHSEED": "0",  # Starlette's Allow header is made from a set
+    }
     with (
         log.open("wb") as output,
         subprocess.Popen(

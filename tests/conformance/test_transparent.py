@@ -1,9 +1,7 @@
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
 from raw_client import Client
 from servers import SERVERS, Running, serving
 

@@ -43,10 +43,10 @@ def test_migrated_database_is_well(dsn: str) -> None:
     ],
 )
 def test_unreachable_database_has_its_cause_and_remedy(
-    any_server: Server, parameters: dict[str, str], cause: str, remedy: str
+    own_server: EmbeddedServer, parameters: dict[str, str], cause: str, remedy: str
 ) -> None:
     """One finding, whose text fits into a line."""
-    dsn = make_conninfo(any_server.admin_dsn, password=PASSWORD, **parameters)
+    dsn = make_conninfo(own_server.dsn, password=PASSWORD, **parameters)
     (finding,) = diagnose(dsn)
     assert (finding.name, finding.state) == ("connection", "failed")
     assert cause in finding.detail
@@ -75,9 +75,10 @@ def test_refused_connection_names_host_and_port() -> None:
         "postgresql://me:tulip#zinnia@127.0.0.1:1/trail",
         "postgresql://me:tulip%zinnia@127.0.0.1:1/trail",
         "postgresql://me:tulip[zinnia@127.0.0.1:1/trail",
-        "host=127.0.0.1 port=1 pastulip=tulip zinnia",
-        "host=127.0.0.1 port=1 pastulip='tulip zinnia",
-        "host=127.0.0.1 port=1 pastulip=tulipzinnia nonsense",
+        "postgresql://me:tulip?zinnia@127.0.0.1:1/trail",
+        "host=127.0.0.1 port=1 password=tulip zinnia",
+        "host=127.0.0.1 port=1 password='tulip zinnia",
+        "host=127.0.0.1 port=1 password=tulipzinnia nonsense",
         "tulipzinnia",
     ],
 )

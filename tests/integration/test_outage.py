@@ -429,7 +429,7 @@ async def test_no_log_line_has_content_of_a_row(
 ) -> None:
     """Through every kind of failure, at the lowest level, from every logger there is."""
     caplog.set_level(logging.DEBUG)
-    settings = quick(statement_timeout_s=0.2, max_queued_rows=30)
+    settings = quick(statement_timeout_s=0.2, connect_timeout_s=2.0, max_queued_rows=30)
     async with AuditLog(proxy.dsn, settings=settings) as audit:
         audit.submit(marked())
         assert await audit.flush(20)

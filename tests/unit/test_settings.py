@@ -51,9 +51,10 @@ def test_environment_is_read_by_type(name: str, text: str, value: Any) -> None:
 def test_every_setting_can_be_set_by_the_environment() -> None:
     """No field is left out, and each reads its own variable."""
     texts = {bool: "1", int: "70000000", float: "3.5"}
+    words = {"on_overflow": "drop_newest", "trusted_proxy_header": "forwarded"}
     for field in dataclasses.fields(Settings):
         hint = get_type_hints(Settings)[field.name]
-        text = texts.get(hint, "drop_newest" if field.name == "on_overflow" else "10.0.0.1")
+        text = texts.get(hint, words.get(field.name, "10.0.0.1"))
         environ = {PREFIX + field.name.upper(): text, PREFIX + "MAX_QUEUED_BYTES": "90000000"}
         settings = Settings.from_environment(environ)
         assert getattr(settings, field.name) != getattr(Settings(), field.name), field.name

@@ -19,18 +19,14 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from auditlog.capture.remembered import Remembered
 from auditlog.errors import SettingsError
+from auditlog.settings import UNIX, ForwardingHeader
 
 Network: TypeAlias = IPv4Network | IPv6Network
 Verdict: TypeAlias = tuple[str | None, bool]
-ForwardingHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
-
-UNIX = "unix"
-"""Among the networks: peers on a Unix socket, which have no address, are trusted."""
-
 _X_FORWARDED_FOR, _FORWARDED = b"x-forwarded-for", b"forwarded"
 _HEADERS = {"x-forwarded-for": (_X_FORWARDED_FOR,), "forwarded": (_FORWARDED,)}
 _MAX_HOPS = 32

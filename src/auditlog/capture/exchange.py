@@ -86,7 +86,7 @@ class Capture:
             recorder,
             policy,
             redactor,
-            TrustedProxies(settings.trusted_proxies),
+            TrustedProxies(settings.trusted_proxies, header=settings.trusted_proxy_header),
             max_body_bytes=settings.max_body_bytes,
             echo_request_id=settings.echo_request_id,
             asks=asks,
@@ -208,7 +208,7 @@ class Exchange(Annotations):
         if self.metadata:
             # What we say of the request is not overwritten by what its handler says.
             metadata = {**redactor.json(self.metadata), **metadata}
-        level = self.level
+        level, message = self.level, self.message
         if level is None:
             # A background task may break after the client was served.
             level = _ERROR if self.error_type and outcome is OK else _LEVEL_OF[outcome]
@@ -230,7 +230,7 @@ class Exchange(Annotations):
                 self.event_type,
                 self.event_sequence,
                 level,
-                self.message,
+                message if message is None else redactor.text(message),
                 metadata,
                 self.instance_id,
                 self.log_id,
