@@ -4,15 +4,17 @@ The exit code says whether the benchmarks ran, never whether an aim was met: mac
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import capture, memory, report, serving, sink
+from benchmarks import capture, index_cost, memory, report, serving, sink
 from benchmarks.database import Server, running_server
-from benchmarks.report import Table
+from benchmarks.report import Aim, Row, Table
 
+SHIPPED, PLAIN = "shipped indexes", "six plain B-trees on the same columns"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
@@ -33,6 +35,22 @@ class _Servers:
         return self._server
 
 
+def index_cost_table(server: Server, rows: int) -> Table:
+    """Run `index_cost` on a database of its own, and put what it returns into a table."""
+    with server.database() as dsn:
+        costs = index_cost.run(dsn, rows)
+    plain = next(cost for name, cost, _ in costs if name == PLAIN)
+    table = []
+    for name, cost, remark in costs:
+        share = cost / plain
+        # The size is the last thing it remarks on.
+        cells = (f"{cost:.1f}", f"{share:.2f}", remark.rpartition(", ")[2])
+        aim = Aim(f"≤ {index_cost.AIM:g} of six plain B-trees", share <= index_cost.AIM)
+        table.append(Row(name, cells, (aim,) if name == SHIPPED else ()))
+    columns = ("server CPU, µs a row", "of six plain B-trees", "size")
+    return Table("index_cost: what the server pays for a row", columns, table, (f"{rows:,} rows.",))
+
+
 BENCHMARKS: dict[str, Callable[[_Servers, bool], list[Table]]] = {
     "capture": lambda _, quick: capture.run(capture.QUICK if quick else capture.FULL),
     "sink": lambda servers, quick: sink.run(sink.QUICK if quick else sink.FULL, servers.get()),
@@ -40,6 +58,9 @@ BENCHMARKS: dict[str, Callable[[_Servers, bool], list[Table]]] = {
         serving.QUICK if quick else serving.FULL, servers.get()
     ),
     "memory": lambda _, quick: memory.run(memory.QUICK if quick else memory.FULL),
+    "index_cost": lambda servers, quick: [
+        index_cost_table(servers.get(), 20_000 if quick else 200_000)
+    ],
 }
 
 
@@ -54,13 +75,14 @@ def main(arguments: list[str]) -> None:
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(unknown)}: {', '.join(BENCHMARKS)}")
     tables: list[Table] = []
+    load_before = os.getloadavg()[0]
     with ExitStack() as stack:
         servers = _Servers(stack)
         for name in names:
             for table in BENCHMARKS[name](servers, options.quick):
                 print(table.markdown(), flush=True)
                 tables.append(table)
-        source = report.source(servers.version, names, quick=options.quick)
+        source = report.source(servers.version, names, quick=options.quick, load_before=load_before)
     print(source)
     if options.write:
         report.write(PAGE, "\n".join([source, "", *(table.markdown() for table in tables)]))

@@ -125,8 +125,8 @@ def _requests_to(
         scopes = [scope() for _ in range(requests)]
         gc.collect()
         started = time.thread_time()
-        for each in scopes:
-            await app(each, _receive, _send)
+        while scopes:
+            await app(scopes.pop(), _receive, _send)
         elapsed = time.thread_time() - started
         settle()
         return elapsed / requests

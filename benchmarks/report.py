@@ -49,7 +49,9 @@ class Table:
         return "\n".join(text + [f"- {note}" for note in self.notes] + [""] * bool(self.notes))
 
 
-def source(postgres_version: str | None, names: list[str], *, quick: bool) -> str:
+def source(
+    postgres_version: str | None, names: list[str], *, quick: bool, load_before: float
+) -> str:
     """Say where the figures come from: the day, the versions, the machine and the command."""
     parts = [
         f"{datetime.now(UTC):%Y-%m-%d}",
@@ -57,6 +59,7 @@ def source(postgres_version: str | None, names: list[str], *, quick: bool) -> st
         *([f"PostgreSQL {postgres_version}"] if postgres_version else []),
         f"{_cpu_model()}, {os.cpu_count()} cores",
         f"{platform.system()} {platform.release()}",
+        f"load average {load_before:.1f} before",
         f"`python -m benchmarks {' '.join(names)}{' --quick' * quick}`",
     ]
     return ", ".join(parts) + "."

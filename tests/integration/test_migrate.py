@@ -125,6 +125,14 @@ def test_failing_file_is_rolled_back_whole_and_named(empty_dsn: str, tmp_path: P
         assert conn.execute("SELECT to_regclass('logstore.half')").fetchone() == (None,)
 
 
+def test_file_that_does_not_record_itself_is_an_error(any_dsn: str, tmp_path: Path) -> None:
+    """It would be applied again and again."""
+    folder = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
+    (folder / f"{NEWEST + 1:04}_forgetful.sql").write_text("CREATE TABLE logstore.forgotten ()")
+    with pytest.raises(MigrationError, match="must end with its line in the history"):
+        migrate(any_dsn, folder=folder)
+
+
 def test_busy_table_ends_the_run_after_the_lock_timeout(any_dsn: str, tmp_path: Path) -> None:
     """A migration that waits would make every writer wait behind it."""
     folder = shutil.copytree(MIGRATIONS, tmp_path / "migrations")

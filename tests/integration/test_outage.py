@@ -78,6 +78,11 @@ async def traffic(audit: AuditLog, *, pause_s: float = 0.001) -> AsyncIterator[l
         await task
 
 
+async def execute(dsn: str, statement: str) -> None:
+    """Beside the loop: a writer in mid-transaction holds locks, and has to be able to go on."""
+    await asyncio.to_thread(trail.execute, dsn, statement)
+
+
 async def healthy(audit: AuditLog) -> None:
     await trail.until(lambda: audit.health().status is HealthStatus.OK)
 
@@ -188,7 +193,7 @@ async def test_repetition_waits_for_a_first_attempt_that_is_still_running(
 ) -> None:
     """The COMMIT of the first one arrives when the second one is at the ledger already."""
     database = psycopg.conninfo.conninfo_to_dict(any_dsn)["dbname"]
-    trail.execute(
+    await execute(
         any_dsn, f"ALTER DATABASE \"{database}\" SET default_transaction_isolation = '{isolation}'"
     )
     release = proxy.holding = threading.Event()
@@ -242,7 +247,7 @@ async def test_server_restarted_in_the_middle_of_traffic(
 ) -> None:
     """Shut down or crashed, and started again, while requests go on."""
     server = await asyncio.to_thread(embedded.start, own_server)
-    trail.execute(
+    await execute(
         server.dsn,
         "BEGIN; SET LOCAL auditlog.maintenance = on;"
         " TRUNCATE logstore.logs, logstore.batches; COMMIT",
@@ -290,7 +295,7 @@ async def test_missing_rights_are_loud_and_mended_by_granting(any_server: Server
             await failing(audit, HealthStatus.FAILED)
             assert "42501" in audit.health().reason
             assert "auditlog doctor" in audit.health().remedy
-            trail.execute(
+            await execute(
                 dsn,
                 f'GRANT USAGE ON SCHEMA logstore TO "{role}";'
                 f' GRANT INSERT ON ALL TABLES IN SCHEMA logstore TO "{role}";'
@@ -303,16 +308,15 @@ async def test_missing_rights_are_loud_and_mended_by_granting(any_server: Server
 async def test_read_only_server_is_waited_for(any_dsn: str) -> None:
     """As after a failover, until the next connection reaches a primary."""
     database = psycopg.conninfo.conninfo_to_dict(any_dsn)["dbname"]
-    trail.execute(any_dsn, f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    await execute(any_dsn, f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
     async with AuditLog(any_dsn, settings=quick()) as audit:
         audit.submit(numbered([0])[0])
         await failing(audit, HealthStatus.DEGRADED)
         assert "primary" in audit.health().remedy
-        with psycopg.connect(any_dsn, autocommit=True) as conn:
-            conn.execute("SET default_transaction_read_only = off")
-            conn.execute(
-                f'ALTER DATABASE "{database}" RESET default_transaction_read_only'.encode()
-            )
+        await execute(
+            make_conninfo(any_dsn, options="-c default_transaction_read_only=off"),
+            f'ALTER DATABASE "{database}" RESET default_transaction_read_only',
+        )
         assert await audit.flush(20)
     assert is_stored_once(any_dsn, 1)
 
@@ -323,8 +327,8 @@ async def test_wrong_password_is_loud_and_mended_by_the_right_one(own_server: Pa
     access = own_server / "pg_hba.conf"
     before = access.read_text()
     access.write_text("local all locked scram-sha-256\n" + before)
-    trail.execute(server.dsn, "CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'first'")
-    trail.execute(server.dsn, "SELECT pg_reload_conf()")
+    await execute(server.dsn, "CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'first'")
+    await execute(server.dsn, "SELECT pg_reload_conf()")
     try:
         dsn = make_conninfo(server.dsn, user="locked", password="second")
         async with AuditLog(dsn, settings=quick()) as audit:
@@ -333,12 +337,12 @@ async def test_wrong_password_is_loud_and_mended_by_the_right_one(own_server: Pa
             health = audit.health()
             assert "password" in health.remedy
             assert "second" not in f"{health}"
-            trail.execute(server.dsn, "ALTER ROLE locked PASSWORD 'second'")
+            await execute(server.dsn, "ALTER ROLE locked PASSWORD 'second'")
             assert await audit.flush(20)
         assert "with the right password" in trail.users(server.dsn)
     finally:
         access.write_text(before)
-        trail.execute(server.dsn, "DROP ROLE locked")
+        await execute(server.dsn, "DROP ROLE locked")
 
 
 @pytest.mark.parametrize(
@@ -396,13 +400,13 @@ async def test_schema_that_refuses_every_row_loses_none(any_dsn: str, harm: str,
     async with AuditLog(any_dsn, settings=quick()) as audit:
         audit.submit(numbered([0])[0])
         assert await audit.flush(20)
-        trail.execute(any_dsn, harm)
+        await execute(any_dsn, harm)
         for record in numbered(range(1, 30)):
             record.response_status = 200
             audit.submit(record)
         await failing(audit, HealthStatus.FAILED)
         assert audit.health().remedy
-        trail.execute(any_dsn, mend)
+        await execute(any_dsn, mend)
         assert await audit.flush(20)
     assert audit.stats().dropped == 0
     assert is_stored_once(any_dsn, 30)
@@ -439,12 +443,12 @@ async def test_no_log_line_has_content_of_a_row(
         proxy.lose_answers = 2
         audit.submit(marked(metadata={"x": object(), MARKER: float("nan")}))
         assert await audit.flush(20)
-        trail.execute(any_dsn, "ALTER TABLE logstore.logs RENAME TO hidden")
+        await execute(any_dsn, "ALTER TABLE logstore.logs RENAME TO hidden")
         audit.submit(marked())
         await failing(audit, HealthStatus.FAILED)
-        trail.execute(any_dsn, "ALTER TABLE logstore.hidden RENAME TO logs")
+        await execute(any_dsn, "ALTER TABLE logstore.hidden RENAME TO logs")
         assert await audit.flush(20)
-        trail.execute(
+        await execute(
             any_dsn, f"ALTER TABLE logstore.logs ADD CHECK (message <> '{MARKER}') NOT VALID"
         )
         audit.submit(marked())

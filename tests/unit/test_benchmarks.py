@@ -62,6 +62,13 @@ def test_memory_counts_what_a_full_queue_takes() -> None:
     assert names(table) == ["auditlog, 200 rows", "auditlog, 0.0625 MiB", "records as objects, 200"]
 
 
+def test_index_cost_holds_the_shipped_indexes_against_plain_ones(bench_server: Server) -> None:
+    """The benchmark has names of its own, which the table looks for."""
+    table = command.index_cost_table(bench_server, rows=10_000)
+    assert {command.SHIPPED, command.PLAIN} < set(names(table))
+    assert [row.name for row in table.rows if row.aims] == [command.SHIPPED]
+
+
 def test_tables_show_aims_and_whether_they_were_met() -> None:
     """One line of the page, to the letter."""
     row = Row("ours", ("7.5",), (Aim("≤ 9 µs", met=True), Aim("≥ 12 ×", met=False)))

@@ -92,6 +92,7 @@ async def pass_lifespan(
         await lifespan.end()
 
 
-def _type_of(message: Message) -> object:
+def _type_of(message: Message) -> str | None:
     """Return a message's type; None for what is no message, which passes all the same."""
-    return message.get("type") if isinstance(message, Mapping) else None
+    kind = message.get("type") if isinstance(message, Mapping) else None
+    return kind if isinstance(kind, str) else None

@@ -46,9 +46,13 @@ def _included_template(scope: Mapping[str, Any]) -> str | None:
 def _route_of_endpoint(scope: Mapping[str, Any]) -> Any:
     """FastAPI names the routes that are its own, but no mounts and routes of Starlette's."""
     endpoint = scope.get("endpoint")
-    routes = () if endpoint is None else getattr(scope.get("router"), "routes", ())
-    for route in _expand(routes):
-        if endpoint is getattr(route, "endpoint", getattr(route, "app", None)):
+    if endpoint is None:
+        return None
+    path = scope["path"].removeprefix(scope.get("app_root_path", scope.get("root_path") or ""))
+    for route in _expand(getattr(scope.get("router"), "routes", ())):
+        # One endpoint may serve several routes.
+        own = getattr(route, "endpoint", getattr(route, "app", None))
+        if own is endpoint and route.path_regex.match(path):
             return route
     return None
 

@@ -43,6 +43,7 @@ def connect(dsn: str) -> Connection:
         connect_timeout=CONNECT_TIMEOUT_S,
         prepare_threshold=None,
         application_name="auditlog",
+        client_encoding="utf8",
     )
 
 

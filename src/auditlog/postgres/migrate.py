@@ -143,11 +143,13 @@ def _apply_next(
             _run(conn, migration)
         unsigned = [m for m in known if m.state == "applied" and m.package_version is None]
         for migration in unsigned + pending:
-            conn.execute(
+            signed = conn.execute(
                 "UPDATE logstore.migrations SET sha256 = %s, package_version = %s"
                 " WHERE version = %s",
                 (migration.digest, package_version(), migration.version),
             )
+            if not signed.rowcount:
+                raise MigrationError(f"{migration.file_name} must end with its line in the history")
     return pending[0] if pending else None
 
 
