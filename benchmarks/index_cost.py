@@ -168,8 +168,10 @@ def _measure(dsn: str, tables: dict[str, str], batches: list[bytes]) -> dict[str
         conns = {
             name: stack.enter_context(psycopg.connect(dsn, autocommit=True)) for name in tables
         }
+        order = list(tables.items())
         for position in range(0, len(batches), turn):
-            for name, table in tables.items():
+            order.append(order.pop(0))  # nobody always comes after the same one
+            for name, table in order:
                 before = _server_seconds(conns[name])
                 for batch in batches[position : position + turn]:
                     with (

@@ -326,6 +326,30 @@ async def test_thread_that_submits_during_the_close_loses_nothing(any_dsn: str) 
     assert trail.ledger_agrees(any_dsn)
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_record_that_comes_when_the_writer_has_just_ended(
+    any_dsn: str, monkeypatch: pytest.MonkeyPatch, blocking: bool
+) -> None:
+    """A thread was faster than the close: what was accepted is stored all the same."""
+    audit = AuditLog(any_dsn, settings=quick(batch_age_s=60.0))
+    real, late = audit._writer.run, iter(numbered(range(10, 12)))
+
+    async def run() -> None:
+        await real()
+        if record := next(late, None):
+            assert audit.submit(record) is Outcome.ACCEPTED
+
+    monkeypatch.setattr(audit._writer, "run", run)
+    if blocking:
+        await asyncio.to_thread(submit, audit, range(10))
+        await asyncio.to_thread(audit.close)
+    else:
+        submit(audit, range(10))
+        await audit.aclose()
+    assert audit.stats().dropped == 0
+    assert is_stored_once(any_dsn, 12)
+
+
 async def test_no_thread_to_be_had(
     any_dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

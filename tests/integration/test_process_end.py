@@ -69,6 +69,8 @@ EXITS = {
         async def main():
             submit(1, 2, 3)
             await asyncio.sleep(0)
+        import warnings
+        warnings.simplefilter("ignore", ResourceWarning)  # the loop is not closed
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         loop.run_until_complete(main())

@@ -206,8 +206,9 @@ class Exchange(Annotations):
             metadata["error.type"] = self.error_type
         self.describe(metadata, decision)
         if self.metadata:
-            # What we say of the request is not overwritten by what its handler says.
-            metadata = {**redactor.json(self.metadata), **metadata}
+            # What we say comes first, for a row that is too large is cut from the end, and last,
+            # for it is not overwritten by what a handler says.
+            metadata = {**metadata, **redactor.json(self.metadata), **metadata}
         level, message = self.level, self.message
         if level is None:
             # A background task may break after the client was served.
