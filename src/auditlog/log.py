@@ -10,22 +10,29 @@ import asyncio
 import atexit
 import dataclasses
 import logging
+import multiprocessing.util
 import os
 import threading
+import time
 import weakref
 from typing import Any, Self
 
 from auditlog.errors import SettingsError
-from auditlog.postgres.embedded import resolve_dsn
+from auditlog.postgres import embedded
 from auditlog.records import Outcome, Record
 from auditlog.reporting import Reporter, describe
-from auditlog.settings import Settings
+from auditlog.settings import PREFIX, Settings
 from auditlog.sink.buffer import Buffer
 from auditlog.sink.copy import CopyTarget
 from auditlog.sink.encode import Encoder
 from auditlog.sink.runner import Runner
 from auditlog.sink.stats import Health, LossReason, Stats
 from auditlog.sink.writer import Writer
+
+MAX_DRAINS = 3
+"""Rounds of a close: what other threads submit while it drains goes out with the next one.
+
+Not without end: whoever never stops submitting starts the writer anew and keeps nothing waiting."""
 
 # A member of an enumeration takes 70 ns to look up, a global 10 (2026-11-24, CPython 3.11).
 _ACCEPTED = Outcome.ACCEPTED
@@ -47,9 +54,9 @@ class AuditLog:
 
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         settings = settings or Settings.from_environment()
-        if dsn is not None:
-            settings = dataclasses.replace(settings, dsn=dsn)
-        if not settings.dsn:
+        dsn = dsn or settings.dsn or os.environ.get(f"{PREFIX}DSN")
+        settings = dataclasses.replace(settings, dsn=dsn)
+        if not dsn:
             raise SettingsError(
                 "no database: pass AuditLog('postgresql://...'), or set AUDITLOG_DSN;"
                 " 'embedded:PATH' starts a PostgreSQL for trying out"
@@ -58,7 +65,8 @@ class AuditLog:
         self.reporter = Reporter()
         self._encode = Encoder(settings).encode
         self._users = 0
-        self._lifecycle = threading.Lock()
+        # Re-entrant: a signal handler may submit while this very thread is starting the writer.
+        self._lifecycle = threading.RLock()
         self._runner: Runner | None = None
         self._make_chain()
         _instances.add(self)
@@ -95,40 +103,41 @@ class AuditLog:
         with self._lifecycle:
             if self._runner is None or not self._runner.alive:
                 self._runner = Runner.on_loop(self._writer, self._on_runner_end)
+                _unfinished.add(self)
 
     async def aclose(self) -> None:
-        """Drain within `drain_timeout_s` and stop; what is left then is counted as lost.
+        """Ship what is queued within `drain_timeout_s` and stop; what is left then is lost.
 
-        Only the last of nested calls does it. A record submitted later starts the writer anew.
+        Only the last of nested calls does it. A record submitted meanwhile, or later, is not
+        forgotten: it starts the writer anew.
         """
         self._users = max(0, self._users - 1)
-        if self._users == 0:
+        if self._users:
+            return
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        for _ in range(MAX_DRAINS):
             runner = self._runner_to_drain(here=True)
-            if runner is not None:
-                runner.stop()
-                finished = asyncio.wrap_future(runner.finished)
-                await asyncio.wait({finished}, timeout=self.settings.drain_timeout_s)
-                if not finished.done():
-                    runner.cancel()
-                    await asyncio.wait({finished})
-            self._give_up()
+            if runner is None:
+                break
+            runner.stop()
+            finished = asyncio.wrap_future(runner.finished)
+            await asyncio.wait({finished}, timeout=max(0.0, deadline - time.monotonic()))
+            if not finished.done():
+                runner.cancel()
+                await asyncio.wait({finished})
+                self._give_up()
+        if self._embedded:
+            await asyncio.to_thread(self._stop_embedded)
 
     def close(self) -> None:
-        """Do what `aclose` does from code without a loop; blocks until drained or out of time.
+        """Do what `aclose` does, from code without a loop; blocks.
 
         Raises:
             RuntimeError: called on the loop that does the writing, which it would block.
         """
-        self._users = 0
-        runner = self._runner_to_drain(here=False)
-        if runner is not None:
-            if runner.loop is _running_loop():
-                raise RuntimeError("close() would wait for its own loop: await aclose() there")
-            runner.stop()
-            if not runner.wait(self.settings.drain_timeout_s):
-                runner.cancel()
-                runner.wait(self.settings.drain_timeout_s)
-        self._give_up()
+        self._users = max(0, self._users - 1)
+        if self._users == 0:
+            self._drain()
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as in asyncio.wait
         """Wait until every record submitted before the call is settled.
@@ -176,26 +185,27 @@ class AuditLog:
         with self._lifecycle:
             if self._runner is None or not self._runner.alive:
                 self._runner = Runner.in_thread(self._writer, self._on_runner_end)
+                _unfinished.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._users = max(0, self._users - 1)
-        if self._users == 0:
-            self.close()
+        self.close()
 
     def __repr__(self) -> str:
         """Show the chain; the DSN may hold a password and is left out."""
         return f"<AuditLog encode > buffer[{self.settings.max_queued_rows}] > copy>"
 
     def _make_chain(self) -> None:
+        self._embedded = False
         self._buffer = Buffer(self.settings, self._on_due)
         self._target = CopyTarget(self.settings, self._resolve_dsn)
         self._writer = Writer(self.settings, self._buffer, self._target, self.reporter)
 
     async def _resolve_dsn(self) -> str:
         dsn = self.settings.dsn or ""
-        if dsn.startswith("embedded:"):
-            dsn = await asyncio.to_thread(resolve_dsn, dsn)
+        if dsn.startswith(embedded.SCHEME):
+            dsn = await asyncio.to_thread(embedded.resolve_dsn, dsn)
+            self._embedded = True
             # Exit handlers run last in, first out: drain before the embedded server is stopped.
             atexit.unregister(_drain_all)
             atexit.register(_drain_all)
@@ -211,19 +221,22 @@ class AuditLog:
             if self._runner is not None and self._runner.alive:
                 return
             start = Runner.in_thread if _running_loop() is None else Runner.on_loop
-            try:
-                self._runner = start(self._writer, self._on_runner_end)
-            except RuntimeError as error:  # no more threads, or the interpreter is shutting down
-                self.reporter.report(
-                    "auditlog.start_failed",
-                    f"the writer does not start, rows wait in memory: {describe(error)}",
-                    level=logging.ERROR,
-                )
+            runner = start(self._writer, self._on_runner_end)
+            self._runner = runner if runner.alive else None
+            _unfinished.add(self)
+        if not runner.alive:  # no more threads, or the interpreter is shutting down
+            self.reporter.report(
+                "auditlog.start_failed",
+                "no thread for the writer can be had; rows wait in memory",
+                level=logging.ERROR,
+            )
 
     def _on_runner_end(self, runner: Runner) -> None:
         # Not under the lock: a start that replaced this runner may hold it on this very thread.
         if self._runner is runner:
             self._runner = None
+            if not self._buffer.snapshot().pending:
+                _unfinished.discard(self)
 
     def _runner_to_drain(self, *, here: bool) -> Runner | None:
         """The living runner; or a new one if rows were left behind by one that is gone."""
@@ -236,12 +249,33 @@ class AuditLog:
                 self._runner = start(self._writer, self._on_runner_end)
             return self._runner
 
-    def _give_up(self) -> None:
+    def _drain(self) -> None:
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        for _ in range(MAX_DRAINS):
+            runner = self._runner_to_drain(here=False)
+            if runner is None:
+                break
+            if runner.loop is not None and runner.loop is _running_loop():
+                raise RuntimeError("close() would wait for its own loop: await aclose() there")
+            runner.stop()
+            if not runner.wait(max(0.0, deadline - time.monotonic())):
+                runner.cancel()
+                runner.wait(self.settings.drain_timeout_s)
+                self._give_up()
+        if self._embedded:
+            self._stop_embedded()
+
+    def _stop_embedded(self) -> None:
+        """Stop the server that this log started, unless another process uses it too."""
+        self._embedded = False
+        embedded.stop(self.settings.dsn or "")
+
+    def _give_up(self, reason: str = "drain_timeout_s was over") -> None:
         lost = self._writer.abandon()
         if lost:
             self.reporter.report(
                 "auditlog.shutdown_lost",
-                f"{lost} rows could not be written within drain_timeout_s",
+                f"{lost} rows could not be written: {reason}",
                 level=logging.ERROR,
             )
 
@@ -249,7 +283,7 @@ class AuditLog:
         """In the child: the parent keeps its rows, its loop and its connection."""
         _inherited.append((self._buffer, self._writer, self._target, self._runner))
         self._users = 0
-        self._lifecycle = threading.Lock()
+        self._lifecycle = threading.RLock()
         self._runner = None
         self.reporter = Reporter()
         self._make_chain()
@@ -265,8 +299,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _drain_all() -> None:
     """The last resort, for applications that never closed their log."""
     for log in list(_instances):
-        if log.stats().pending:
-            log.close()
+        if log.stats().pending or log._embedded:
+            try:
+                log._drain()
+            except Exception as error:  # noqa: BLE001  # the other logs have rows as well
+                log._give_up(describe(error))
 
 
 def _reset_all() -> None:
@@ -276,6 +313,12 @@ def _reset_all() -> None:
 
 # What a child got from its parent is kept, unused: closing it would end the parent's connection.
 _inherited: list[Any] = []
+# Logs whose writer runs or left rows behind: they must be there at the exit, whoever forgot them.
+_unfinished: set["AuditLog"] = set()
 _instances: "weakref.WeakSet[AuditLog]" = weakref.WeakSet()
 atexit.register(_drain_all)
 os.register_at_fork(after_in_child=_reset_all)
+# A forked child of multiprocessing ends without exit handlers, but runs its finalizers.
+multiprocessing.util.register_after_fork(
+    AuditLog, lambda _: multiprocessing.util.Finalize(None, _drain_all, exitpriority=0)
+)

@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from math import inf
 from typing import Any, Literal, Self, TypeAlias, get_args, get_type_hints
@@ -42,7 +42,7 @@ class Settings:
         SettingsError: a value that cannot work, with the name and what would.
     """
 
-    dsn: str | None = None
+    dsn: str | None = field(default=None, repr=False)
     """libpq connection string or URL, or `embedded:PATH`."""
     instance_id: str = "default"
     """The tenant of a record that names none."""
@@ -70,7 +70,7 @@ class Settings:
     """Request headers that are stored; secret ones are redacted whatever stands here."""
     redact_fields: tuple[str, ...] = ()
     """Names of query parameters and JSON fields to redact, beside the built-in ones."""
-    redact_key: str | None = None
+    redact_key: str | None = field(default=None, repr=False)
     """HMAC key: redacted values become `hmac-sha256:<key-id>:<hex>`, searchable, not readable."""
     redact_key_id: str = "1"
     echo_request_id: bool = False
@@ -117,10 +117,10 @@ class Settings:
         environ = os.environ if environ is None else environ
         hints = get_type_hints(cls)
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            text = environ.get(PREFIX + field.name.upper())
+        for setting in fields(cls):
+            text = environ.get(PREFIX + setting.name.upper())
             if text is not None:
-                values[field.name] = _parse(field.name, hints[field.name], text)
+                values[setting.name] = _parse(setting.name, hints[setting.name], text)
         return cls(**{**values, **overrides})
 
 

@@ -263,7 +263,7 @@ async def test_drain_gives_up_when_time_is_up(caplog: pytest.LogCaptureFixture) 
     assert (stats.pending, stats.dropped_by_reason) == (0, {"shutdown": 30})
     assert trail.adds_up(stats)
     lines = [line for line in caplog.messages if "shutdown_lost" in line]
-    assert lines == ["auditlog.shutdown_lost: 30 rows could not be written within drain_timeout_s"]
+    assert lines == ["auditlog.shutdown_lost: 30 rows could not be written: drain_timeout_s was over"]
 
 
 @pytest.mark.parametrize("silence", ["in mid-statement", "while connecting"])
@@ -370,10 +370,13 @@ async def test_no_thread_to_be_had(
     await audit.aclose()
 
 
-def test_closed_log_is_freed(any_dsn: str) -> None:
-    """Neither the registry for the exit nor a thread keeps it."""
-    with AuditLog(any_dsn, settings=quick()) as audit:
-        submit(audit, range(1))
+@pytest.mark.parametrize("reachable", [True, False])
+def test_closed_log_is_freed(any_dsn: str, reachable: bool) -> None:
+    """Neither the registry for the exit nor a thread keeps it, drained or given up."""
+    dsn = any_dsn if reachable else NOWHERE
+    audit = AuditLog(dsn, settings=quick(drain_timeout_s=5.0 if reachable else 0.05))
+    submit(audit, range(1))
+    audit.close()
     reference = weakref.ref(audit)
     del audit
     gc.collect()

@@ -412,6 +412,26 @@ async def test_schema_that_refuses_every_row_loses_none(any_dsn: str, harm: str,
     assert is_stored_once(any_dsn, 30)
 
 
+async def test_missing_partition_loses_no_row(empty_dsn: str) -> None:
+    """The rows of a day for which nobody made a partition wait until somebody does."""
+    await asyncio.to_thread(migrate, empty_dsn)
+    await execute(
+        empty_dsn,
+        "ALTER TABLE logstore.logs RENAME TO plain;"
+        " CREATE TABLE logstore.logs (LIKE logstore.plain INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        " PARTITION BY RANGE (log_date)",
+    )
+    async with AuditLog(empty_dsn, settings=quick()) as audit:
+        for record in numbered(range(20)):
+            audit.submit(record)
+        await failing(audit, HealthStatus.FAILED)
+        assert "partition" in audit.health().remedy
+        await execute(empty_dsn, "CREATE TABLE logstore.today PARTITION OF logstore.logs DEFAULT")
+        assert await audit.flush(20)
+    assert audit.stats().dropped == 0
+    assert is_stored_once(empty_dsn, 20)
+
+
 def marked(**changes: Any) -> LogRecord:
     """A record with the marker in every field that may hold a text."""
     texts = dict.fromkeys(

@@ -38,12 +38,14 @@ def error_of(sqlstate: str) -> psycopg.Error:
         ("22P02", DATA),
         ("22P05", DATA),
         ("23505", DATA),
-        ("23514", DATA),
+        ("44000", DATA),  # a view with a check option
+        ("P0001", DATA),  # a trigger of the operator's
         ("54000", DATA),
         ("54001", DATA),
         ("22P03", CONFIGURATION),  # a column of another type
         ("22P04", CONFIGURATION),
         ("23502", CONFIGURATION),  # a column added as NOT NULL
+        ("23514", CONFIGURATION),  # without the name of a constraint: no partition
         ("0A000", CONFIGURATION),
         ("28P01", CONFIGURATION),
         ("3D000", CONFIGURATION),

@@ -153,3 +153,10 @@ def test_settings_cannot_be_changed() -> None:
     """A running log has taken over its bounds: a change would change half of them."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().batch_rows = 5  # type: ignore[misc]
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    """They stand in tracebacks and debuggers."""
+    settings = Settings(dsn="postgresql://user:hunter2@host/db", redact_key="0123456789abcdef")
+    assert "hunter2" not in repr(settings)
+    assert "0123456789abcdef" not in repr(settings)

@@ -306,8 +306,8 @@ async def test_all_rows_poison_is_one_line(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
-async def test_stop_ships_what_is_left() -> None:
-    """Also what comes while it does."""
+async def test_stop_ships_what_is_queued_and_no_more() -> None:
+    """Whoever goes on submitting does not keep it from ending; the next run takes the rest."""
     scene = Scene()
     async with scene.running() as task:
         scene.put(b"1")
@@ -317,8 +317,12 @@ async def test_stop_ships_what_is_left() -> None:
         scene.put(b"2")
         scene.desk.gate.set()
         await task
+    assert scene.desk.written == [b"1"]
+    async with scene.running() as task:
+        scene.writer.stop()
+        await task
     assert scene.desk.written == [b"1", b"2"]
-    assert scene.desk.closed == 1
+    assert scene.desk.closed == 2
 
 
 async def test_stop_ends_a_long_back_off() -> None:
@@ -402,6 +406,20 @@ async def test_abandon_counts_the_queue_and_what_is_under_way() -> None:
     assert stats.dropped_by_reason == {LossReason.SHUTDOWN: 5}
 
 
+async def test_second_run_on_one_loop_takes_over() -> None:
+    """Two starts at once, as from a signal handler: one of them writes, the other ends."""
+    scene = Scene()
+    first = asyncio.create_task(scene.writer.run())
+    await asyncio.sleep(0)
+    async with scene.running():
+        async with asyncio.timeout(5):
+            await first
+        scene.put(b"1", b"2", b"3")
+        assert await scene.writer.flush()
+    assert len(scene.desk.attempts) == 1
+    assert scene.desk.closed == 1
+
+
 async def test_wake_from_another_thread() -> None:
     """A thread that fills the batch reaches the loop."""
     scene = Scene()
@@ -413,16 +431,25 @@ async def test_wake_from_another_thread() -> None:
 
 
 def test_wake_without_a_loop_says_so() -> None:
-    """Before the first run, after the last, and when the loop was closed under it."""
-    loop = asyncio.new_event_loop()
+    """Before the first run, after the last, and while nobody runs the loop."""
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(scene.writer.run()))
+        await asyncio.sleep(0)
+        assert scene.writer.wake()
+
+    async def end() -> None:
+        scene.writer.stop()
+        await asyncio.wait(tasks)
+        assert not scene.writer.wake()
+
     scene = Scene()
+    tasks: list[asyncio.Task[None]] = []
     assert not scene.writer.wake()
-    task = loop.create_task(scene.writer.run())
-    loop.run_until_complete(asyncio.sleep(0))
-    assert scene.writer.wake()
-    scene.writer.stop()
-    loop.run_until_complete(task)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
     assert not scene.writer.wake()
+    loop.run_until_complete(end())
     loop.close()
 
 

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.demo.processes import DemoError
 from auditlog.errors import AuditLogError, EmbeddedError, PolicyError, SettingsError
-from auditlog.postgres.causes import explain
+from auditlog.postgres.causes import explain, is_bad_dsn
 from auditlog.postgres.embedded import SCHEME
 
 
@@ -81,7 +81,7 @@ def _message(error: BaseException) -> str:
 
 
 def _is_bad_dsn(error: BaseException | None) -> bool:
-    return isinstance(error, psycopg.Error) and explain(error).problem.startswith("the DSN ")
+    return isinstance(error, psycopg.Error) and is_bad_dsn(error)
 
 
 def _means_no_database(error: BaseException | None) -> bool:

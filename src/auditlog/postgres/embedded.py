@@ -121,6 +121,11 @@ def resolve_dsn(dsn: str) -> str:
     return server.dsn
 
 
+def stop(dsn: str) -> None:
+    """Stop the server of an `embedded:PATH`, unless another process uses it too. Blocks."""
+    start(dsn.removeprefix(SCHEME)).stop()
+
+
 def _package() -> Any:
     with warnings.catch_warnings():
         # That XDG_RUNTIME_DIR is not set is no news to a user who wants to try something out.

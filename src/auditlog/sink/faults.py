@@ -4,12 +4,12 @@ Only what can succeed is retried. Codes: PostgreSQL, Appendix A; a class is the 
 characters. A failure without a code is the network's, or a server's that died mid-sentence.
 """
 
-import re
 from enum import Enum
 
-from psycopg import Error, ProgrammingError
+from psycopg import Error
 
 from auditlog.errors import AuditLogError
+from auditlog.remedies import BAD_DSN, identify
 from auditlog.tables import BATCHES
 
 
@@ -21,51 +21,30 @@ class Fault(Enum):
     CONFIGURATION = "schema, rights or credentials: tell somebody, and look again now and then"
 
 
-# No partition for the row (23514) or a duplicate (23505) is one row's fault as well.
-_DATA_CLASSES = frozenset({"21", "22", "23", "54"})
+# A duplicate (23505) is one row's fault as well, and so is what a trigger or a rule of the
+# operator's raises on it (P0, 44, 2F, 38, 39): waiting would hold up every row behind it.
+_DATA_CLASSES = frozenset({"21", "22", "23", "2F", "38", "39", "44", "54", "P0"})
 _CONFIGURATION_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 # Every row is refused when a column was added as NOT NULL (23502) or has another type (22P03,
 # 22P04): split down to single rows, all of them would be given up.
 _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
 
-_BAD_DSN = "bad DSN"
-_OTHER_SCHEMA = "the schema is of another version, or was changed by hand: run `auditlog doctor`"
-_REMEDIES = {
-    "08P01": "a column has another type, or a pooler gave up: run `auditlog doctor`",
-    _BAD_DSN: "the DSN is not a connection string: write postgresql://USER:PASSWORD@HOST/DATABASE",
-    "22P03": _OTHER_SCHEMA,
-    "22P04": _OTHER_SCHEMA,
-    "23502": _OTHER_SCHEMA,
-    "25006": "the server takes no writes: use the DSN of the primary",
-    "28": "check user, password and pg_hba.conf",
-    "3D": "the database does not exist: create it, or correct the DSN",
-    "42501": "grant the rights: `auditlog doctor` prints the statements",
-    "42P01": "the schema is missing: run `auditlog migrate`",
-    "3F": "the schema is missing: run `auditlog migrate`",
-    "42703": "the schema is of another version: run `auditlog migrate`",
-}
-
-
+_NO_PARTITION = "23514"
 _LEDGER_REMEDY = (
     "the ledger logstore.batches refuses the batch, as when its sequence was not carried over to"
     " this server: SELECT setval(pg_get_serial_sequence('logstore.batches', 'sequence'),"
     " max(sequence)) FROM logstore.batches"
-)
-# libpq gives no SQLSTATE for a refused login or an unknown database, only its text.
-_SIGNS = (
-    (_BAD_DSN, re.compile("invalid integer value|invalid port number")),
-    ("28", re.compile("authentication failed|no pg_hba.conf entry|no password|no such user")),
-    ("28", re.compile('role ".*" does not exist')),
-    ("3D", re.compile('database ".*" does not exist|no such database')),
 )
 
 
 def classify(error: BaseException) -> Fault:
     """Sort an error of a batch or of a connection attempt into its class."""
     sqlstate = _sqlstate(error)
-    if isinstance(error, AuditLogError) or sqlstate == _BAD_DSN:
+    if isinstance(error, AuditLogError) or sqlstate == BAD_DSN:
         return Fault.CONFIGURATION
     if sqlstate in _SCHEMA_CODES or sqlstate[:2] in _CONFIGURATION_CLASSES:
+        return Fault.CONFIGURATION
+    if _lacks_partition(error):
         return Fault.CONFIGURATION
     if sqlstate[:2] in _DATA_CLASSES:
         # No row is to blame for what happens in the ledger.
@@ -80,20 +59,29 @@ def remedy(error: BaseException) -> str:
     sqlstate = _sqlstate(error)
     if sqlstate[:2] in _DATA_CLASSES and _is_of_ledger(error):
         return _LEDGER_REMEDY
-    found = _REMEDIES.get(sqlstate) or _REMEDIES.get(sqlstate[:2])
-    return found or "see `auditlog doctor`; writing goes on when the database is back"
+    if _lacks_partition(error):
+        return "the table has no partition for the rows' date: create it"
+    _, words, found = identify(error) if isinstance(error, Error) else ("", "", "")
+    if sqlstate == BAD_DSN:
+        return f"{words}: {found}"
+    found = found or "see `auditlog doctor`"
+    if classify(error) is Fault.RETRY:
+        return f"{found}; writing goes on when the database is back"
+    return found
 
 
 def _sqlstate(error: BaseException) -> str:
     """The error's SQLSTATE, or what its text allows to conclude, or nothing."""
-    if not isinstance(error, Error):
-        return ""
-    if error.sqlstate:
-        return error.sqlstate
-    if isinstance(error, ProgrammingError):
-        return _BAD_DSN
-    text = str(error)
-    return next((sqlstate for sqlstate, sign in _SIGNS if sign.search(text)), "")
+    return identify(error).sqlstate if isinstance(error, Error) else ""
+
+
+def _lacks_partition(error: BaseException) -> bool:
+    """A CHECK that is violated has a name; the bounds of partitions that do not exist have none."""
+    return (
+        isinstance(error, Error)
+        and error.sqlstate == _NO_PARTITION
+        and error.diag.constraint_name is None
+    )
 
 
 def _is_of_ledger(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ threads, `wait` runs the writer itself.
 """
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -74,7 +75,10 @@ class Runner:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         self.loop = loop
-        self._task = loop.create_task(self._writer.run(), name="auditlog.writer")
+        # In a context of its own: the writer outlives the request that happened to start it.
+        self._task = loop.create_task(
+            self._writer.run(), name="auditlog.writer", context=contextvars.Context()
+        )
         self._task.add_done_callback(self._end)
         return self._task
 

@@ -53,6 +53,7 @@ class Writer:
         self._stopping = False
         self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -62,7 +63,11 @@ class Writer:
         Only one run counts, the one begun last: a loop may stop in the middle of one, and go on
         when another loop has long taken over.
         """
-        loop = self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            self._due.set()  # so that a run that is superseded on this loop finds that out
+        self._loop = loop
+        task = self._task = asyncio.current_task()
         self._stopping = self._given_up = False
         # Made here: an Event belongs to the loop it first waits on, and a writer may change loops.
         self._due = asyncio.Event()
@@ -70,10 +75,14 @@ class Writer:
         self._flushes = [settled for settled in self._flushes if settled.get_loop() is loop]
         try:
             while self._under_way or await self._wait_until_due():
+                # What is queued when `stop` is heard goes out; what comes later has time.
+                last = self._stopping
                 await self._ship_next()
+                if last:
+                    break
         finally:
-            if self._loop is loop:
-                self._loop = None
+            if self._task is task:
+                self._loop = self._task = None
                 self._release_flushes(self._flushes, settled=self._is_empty())
                 await self._target.close()
 
@@ -121,7 +130,7 @@ class Writer:
     def wake(self) -> bool:
         """Say, from any thread, that a batch may be due; False when no loop is there to hear it."""
         loop = self._loop
-        if loop is None:
+        if loop is None or not loop.is_running():
             return False
         try:
             loop.call_soon_threadsafe(self._due.set)
@@ -140,8 +149,10 @@ class Writer:
                     return False
             elif seconds == 0.0 or self._flushes or self._stopping:
                 return True
+            # Not wait_for: that of Python 3.11 swallows a cancellation when it is due as well.
             try:
-                await asyncio.wait_for(self._due.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._due.wait()
             except TimeoutError:
                 return True
         return False
@@ -153,7 +164,7 @@ class Writer:
             waiting = list(self._flushes)
             while batch := self._buffer.take():
                 self._under_way.insert(0, batch)
-                if not waiting:
+                if not waiting and not self._stopping:
                     break
         while self._under_way:
             await self._ship(self._under_way[-1])
@@ -217,15 +228,14 @@ class Writer:
             self._settings.retry_min_s * 2 ** min(attempt, 30),
             DRAIN_BACK_OFF_S if self._stopping else float("inf"),
         )
+        pause_s = random.uniform(0, ceiling)  # noqa: S311  # spreading, not secrecy
         with suppress(TimeoutError):
-            await asyncio.wait_for(
-                self._hurry.wait(),
-                random.uniform(0, ceiling),  # noqa: S311  # spreading, not secrecy
-            )
+            async with asyncio.timeout(pause_s):
+                await self._hurry.wait()
         self._hurry.clear()
 
     def _is_superseded(self) -> bool:
-        return self._loop is not asyncio.get_running_loop()
+        return self._task is not asyncio.current_task()
 
     def _is_empty(self) -> bool:
         return not self._under_way and self._buffer.seconds_until_due() is None

@@ -1,0 +1,123 @@
+"""An error of the driver → its SQLSTATE and what mends it: said once, for writing and for looking.
+
+Codes: PostgreSQL, Appendix A. libpq gives none for a connection that failed, only a text of its
+own, of the server's or of a pooler's; what such a text allows to conclude stands in `_SIGNS`. The
+remedies are constants: no row, no password and no part of a DSN is ever in one.
+"""
+
+import re
+from typing import NamedTuple
+
+from psycopg import Error, ProgrammingError
+
+BAD_DSN = "bad DSN"
+"""In the place of a SQLSTATE: the driver could not read the connection string."""
+
+
+class Identified(NamedTuple):
+    """What is known of an error."""
+
+    sqlstate: str
+    """Empty where neither code nor text tells."""
+    words: str
+    """The cause in one line: the server's or libpq's words, but for a DSN that is none."""
+    remedy: str
+    """Empty where none is known."""
+
+
+def identify(error: Error) -> Identified:
+    """Tell what an error is, by its code or by its text."""
+    text = str(error)
+    if error.sqlstate:
+        return Identified(error.sqlstate, _first_line(error), remedy_of(error.sqlstate))
+    # A ":", "/" or "@" in a password moves part of it into the host or the port, and libpq's
+    # message quotes that; so these messages are never repeated.
+    if isinstance(error, ProgrammingError) or _MISREAD.search(text):
+        return Identified(BAD_DSN, "the DSN is not a connection string", _REMEDIES[BAD_DSN])
+    for sqlstate, sign, remedy in _SIGNS:
+        if match := sign.search(text):
+            return Identified(sqlstate, match[0], remedy or remedy_of(sqlstate))
+    return Identified("", _first_line(error), "")
+
+
+def remedy_of(sqlstate: str) -> str:
+    """Return what mends a code or the whole of its class, which is the first two characters."""
+    return _REMEDIES.get(sqlstate) or _REMEDIES.get(sqlstate[:2], "")
+
+
+def _first_line(error: Error) -> str:
+    return error.diag.message_primary or str(error).partition("\n")[0]
+
+
+_MISREAD = re.compile("invalid integer value|invalid port number")
+
+_OTHER_SCHEMA = "the schema is of another version, or was changed by hand: run `auditlog doctor`"
+_MISSING_SCHEMA = "the schema is missing: run `auditlog migrate`"
+_REMEDIES = {
+    BAD_DSN: "write postgresql://USER:PASSWORD@HOST/DATABASE with special characters of the"
+    " password percent-encoded (@ is %40, / is %2F), or host=... dbname=... user=...",
+    "08P01": "a column has another type, or a pooler gave up: run `auditlog doctor`",
+    "22P03": _OTHER_SCHEMA,
+    "22P04": _OTHER_SCHEMA,
+    "23502": _OTHER_SCHEMA,
+    "25006": "the server takes no writes: use the DSN of the primary",
+    "28": "check user, password and pg_hba.conf",
+    "28000": "check user, password and pg_hba.conf: createuser NAME makes a user, and a line of"
+    " pg_hba.conf admits it from here",
+    "28P01": "check user, password: it comes from the DSN or from ~/.pgpass",
+    "3D": "the database does not exist: create it (createdb NAME), or correct the name in the DSN",
+    "3F": _MISSING_SCHEMA,
+    "42501": "grant the rights: `auditlog doctor` prints the statements",
+    "42703": "the schema is of another version: run `auditlog migrate`",
+    "42P01": _MISSING_SCHEMA,
+    "53300": "raise max_connections, or use a pooler",
+    "57P03": "wait until the server is up",
+}
+
+# What the text says, and the remedy where the code's own would not be precise enough.
+_SIGNS = tuple(
+    (sqlstate, re.compile(pattern), remedy)
+    for sqlstate, pattern, remedy in (
+        (
+            "08001",
+            r"connection to server (at|on) [^\n]*Connection refused",
+            "start the server, or correct host and port in the DSN",
+        ),
+        (
+            "08001",
+            r"connection to server on socket [^\n]*No such file or directory",
+            "start the server, or correct the folder of its socket in the DSN",
+        ),
+        (
+            "08001",
+            r"failed to resolve host '[^'\n]*'",
+            "correct the host in the DSN, or ask whoever keeps the DNS",
+        ),
+        (
+            "28P01",
+            r"\w+ authentication failed for user \"[^\"\n]*\"|SASL authentication failed"
+            r"|fe_sendauth: no password supplied|authentication failed",
+            "",
+        ),
+        ("28000", r"no pg_hba.conf entry [^\n]*", ""),
+        ("28000", r"role \"[^\"\n]*\" does not exist|no such user[^\n]*", ""),
+        ("3D000", r"database \"[^\"\n]*\" does not exist|no such database[^\n]*", ""),
+        (
+            "08001",
+            r"(connection )?time(d out|out expired)",
+            "correct host and port in the DSN, or let the firewall pass it",
+        ),
+        (
+            "53300",
+            r"(sorry, )?too many clients already|remaining connection slots are reserved[^\n]*"
+            r"|too many connections for [^\n]*|no more connections allowed[^\n]*",
+            "",
+        ),
+        ("57P03", r"the database system is [^\n]*", ""),
+        (
+            "08001",
+            r"(SSL|certificate)[^\n]*|server does not support SSL[^\n]*",
+            "correct sslmode and sslrootcert in the DSN",
+        ),
+    )
+)
