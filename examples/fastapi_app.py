@@ -2,11 +2,11 @@
 
 Run it, with a PostgreSQL of its own that keeps its data in ./trail:
 
-    pip install 'auditlog-postgres[embedded]' fastapi 'uvicorn[standard]'
+    pip install 'auditlog-postgres[cli,embedded]' fastapi 'uvicorn[standard]'
     AUDITLOG_DSN=embedded:./trail uvicorn examples.fastapi_app:app
 
     curl -H 'authorization: Bearer alice' -X POST http://127.0.0.1:8000/invoices/42/pay
-    psql "host=$PWD/trail user=postgres" -c 'SELECT * FROM logstore.logs'
+    auditlog tail --dsn embedded:./trail
 
 With a PostgreSQL that you have: AUDITLOG_DSN=postgresql://..., after `auditlog migrate`.
 """

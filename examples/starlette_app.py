@@ -2,11 +2,11 @@
 
 Run it, with a PostgreSQL of its own that keeps its data in ./trail:
 
-    pip install 'auditlog-postgres[embedded]' starlette 'uvicorn[standard]'
+    pip install 'auditlog-postgres[cli,embedded]' starlette 'uvicorn[standard]'
     AUDITLOG_DSN=embedded:./trail uvicorn examples.starlette_app:app
 
     curl -H 'authorization: Bearer alice' -X DELETE http://127.0.0.1:8000/documents/7
-    psql "host=$PWD/trail user=postgres" -c 'SELECT * FROM logstore.logs'
+    auditlog tail --dsn embedded:./trail
 
 With a PostgreSQL that you have: AUDITLOG_DSN=postgresql://..., after `auditlog migrate`.
 """

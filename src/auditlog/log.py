@@ -272,6 +272,7 @@ class AuditLog:
 
     def _give_up(self, reason: str = "drain_timeout_s was over") -> None:
         lost = self._writer.abandon()
+        _unfinished.discard(self)
         if lost:
             self.reporter.report(
                 "auditlog.shutdown_lost",

@@ -74,38 +74,45 @@ _REMEDIES = {
     "57P03": "wait until the server is up",
 }
 
-# What the text says, and the remedy where the code's own would not be precise enough.
+_UNREACHABLE = "08001"
+# What the text says, and the remedy where the code's own would not be precise enough. Of several
+# hosts each may have failed for another reason: the one that somebody has to mend comes first.
 _SIGNS = tuple(
     (sqlstate, re.compile(pattern), remedy)
     for sqlstate, pattern, remedy in (
         (
-            "08001",
-            r"connection to server (at|on) [^\n]*Connection refused",
-            "start the server, or correct host and port in the DSN",
-        ),
-        (
-            "08001",
-            r"connection to server on socket [^\n]*No such file or directory",
-            "start the server, or correct the folder of its socket in the DSN",
-        ),
-        (
-            "08001",
-            r"failed to resolve host '[^'\n]*'",
-            "correct the host in the DSN, or ask whoever keeps the DNS",
-        ),
-        (
             "28P01",
-            r"\w+ authentication failed for user \"[^\"\n]*\"|SASL authentication failed"
-            r"|fe_sendauth: no password supplied|authentication failed",
+            r"(\w+ )?authentication failed( for user \"[^\"\n]*\")?"
+            r"|fe_sendauth: no password supplied",
             "",
         ),
         ("28000", r"no pg_hba.conf entry [^\n]*", ""),
         ("28000", r"role \"[^\"\n]*\" does not exist|no such user[^\n]*", ""),
         ("3D000", r"database \"[^\"\n]*\" does not exist|no such database[^\n]*", ""),
         (
-            "08001",
+            _UNREACHABLE,
+            r"connection to server (at|on) [^\n]*Connection refused",
+            "start the server, or correct host and port in the DSN",
+        ),
+        (
+            _UNREACHABLE,
+            r"connection to server on socket [^\n]*No such file or directory",
+            "start the server, or correct the folder of its socket in the DSN",
+        ),
+        (
+            _UNREACHABLE,
+            r"failed to resolve host '[^'\n]*'",
+            "correct the host in the DSN, or ask whoever keeps the DNS",
+        ),
+        (
+            _UNREACHABLE,
             r"(connection )?time(d out|out expired)",
             "correct host and port in the DSN, or let the firewall pass it",
+        ),
+        (
+            _UNREACHABLE,
+            r"(SSL|certificate)[^\n]*|server does not support SSL[^\n]*",
+            "correct sslmode and sslrootcert in the DSN",
         ),
         (
             "53300",
@@ -114,10 +121,5 @@ _SIGNS = tuple(
             "",
         ),
         ("57P03", r"the database system is [^\n]*", ""),
-        (
-            "08001",
-            r"(SSL|certificate)[^\n]*|server does not support SSL[^\n]*",
-            "correct sslmode and sslrootcert in the DSN",
-        ),
     )
 )

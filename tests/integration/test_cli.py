@@ -3,19 +3,25 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from auditlog import AuditLog, LogRecord
 from auditlog.cli import NOT_INSTALLED
 from auditlog.cli.failures import EXIT_CODES, Exit, hide_secrets
+from auditlog.postgres import embedded
+from auditlog.tables import LOGS
+from trail import quick
 
 SECRET = "geheim wort@99/tief"
 UNREACHABLE = "postgresql://reader:geheimwort@127.0.0.1:1/logs"
 MIGRATIONS = sorted(path.name for path in (Path(__file__).parents[2] / "migrations").glob("*.sql"))
-COMMANDS = (["migrate"], ["doctor"], ["demo"], ["policy", "explain"], ["version"])
+COMMANDS = (["migrate"], ["doctor"], ["tail"], ["demo"], ["policy", "explain"], ["version"])
 
 
 def auditlog(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,7 +114,97 @@ def test_doctor_names_the_remedy_for_a_missing_schema(empty_dsn: str) -> None:
     assert "checks failed" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "migrate"])
+def test_doctor_warns_of_a_misspelt_setting(any_dsn: str) -> None:
+    """It would leave the default in force without a word; a warning does not fail the command."""
+    result = auditlog("doctor", "--dsn", any_dsn, AUDITLOG_BACTH_ROWS="5", AUDITLOG_BATCH_AGE_S="1")
+    assert result.returncode == Exit.OK
+    assert re.search(r"warn +environment +AUDITLOG_BACTH_ROWS is no setting", result.stdout)
+    assert "did you mean AUDITLOG_BATCH_ROWS?" in result.stdout
+    assert "AUDITLOG_BATCH_AGE_S" not in result.stdout
+    well = auditlog("doctor", "--dsn", any_dsn, AUDITLOG_BATCH_ROWS="5", AUDITLOG_DEBUG="1")
+    assert re.search(r"ok +environment +2 AUDITLOG_\* variables, all known", well.stdout)
+
+
+def test_tail_prints_the_newest_rows(dsn: str) -> None:
+    """A table for people, the very newest last; brackets of a URL are no markup."""
+    with AuditLog(dsn, settings=quick()) as audit:
+        for number in range(5):
+            audit.submit(
+                LogRecord(
+                    request_method="GET",
+                    request_url=f"/orders/[bold]{number}",
+                    response_status=200 + number,
+                    response_time_ms=7,
+                    user_id="ada",
+                    metadata={"audit.outcome": "ok"},
+                )
+            )
+    result = auditlog("tail", "-n", "2", "--dsn", dsn)
+    assert (result.returncode, result.stderr) == (0, "")
+    words = [line.split() for line in result.stdout.splitlines()]
+    heading = ["time", "method", "url", "status", "ms", "user", "outcome", "level"]
+    assert words[0] == heading
+    assert [line[2:] for line in words[2:]] == [
+        ["GET", f"/orders/[bold]{number}", str(200 + number), "7", "ada", "ok", "info"]
+        for number in (3, 4)
+    ]
+
+
+def test_tail_prints_whole_rows_as_lines_of_json(any_dsn: str) -> None:
+    """Every column by its name; of one tenant if one is named."""
+    with AuditLog(any_dsn, settings=quick()) as audit:
+        for tenant in ("blue", "red"):
+            headers = {"host": ["example.org"]}
+            audit.submit(LogRecord(instance_id=tenant, request_headers=headers))
+    both = auditlog("tail", "--json", "--dsn", any_dsn)
+    rows = [json.loads(line) for line in both.stdout.splitlines()]
+    assert [row["instance_id"] for row in rows] == ["blue", "red"]
+    assert list(rows[0]) == [column.name for column in LOGS.columns]
+    assert rows[0]["request_headers"] == {"host": ["example.org"]}
+    assert datetime.fromisoformat(rows[0]["log_date"]).tzinfo is not None
+    red = auditlog("tail", "--json", "--tenant", "red", "--dsn", any_dsn)
+    assert [json.loads(line)["log_id"] for line in red.stdout.splitlines()] == [rows[1]["log_id"]]
+
+
+def test_tail_of_nothing_says_so(any_dsn: str, empty_dsn: str) -> None:
+    """No row is no error; no table is one, with the remedy."""
+    nothing = auditlog("tail", "--dsn", any_dsn)
+    assert (nothing.returncode, nothing.stdout) == (Exit.OK, "")
+    assert nothing.stderr == "There is no row yet.\n"
+    missing = auditlog("tail", "--dsn", empty_dsn)
+    assert (missing.returncode, missing.stdout) == (Exit.NOT_WELL, "")
+    assert "run `auditlog migrate`" in missing.stderr
+    assert len(missing.stderr.splitlines()) == 1
+
+
+def test_an_embedded_database_is_only_migrated_by_migrate() -> None:
+    """Looking changes nothing; `doctor` tells the psql line, which can be pasted."""
+    with TemporaryDirectory(prefix="auditlog-test-") as folder:
+        Path(folder).chmod(0o755)
+        dsn = f"embedded:{folder}/trail"
+        pending = {"applied": [], "pending": MIGRATIONS}
+        assert (
+            json.loads(auditlog("migrate", "--dry-run", "--json", "--dsn", dsn).stdout) == pending
+        )
+        status = auditlog("migrate", "--status", "--json", "--dsn", dsn)
+        assert status.returncode == Exit.NOT_WELL
+        assert {entry["state"] for entry in json.loads(status.stdout)} == {"pending"}
+        doctor = auditlog("doctor", "--dsn", dsn)
+        assert doctor.returncode == Exit.NOT_WELL
+        assert "the schema is missing" in doctor.stdout
+        (psql,) = re.findall(r"^  (\S*psql .*)$", doctor.stderr, re.MULTILINE)
+        applied = {"applied": MIGRATIONS, "pending": []}
+        assert json.loads(auditlog("migrate", "--json", "--dsn", dsn).stdout) == applied
+        with embedded.start(f"{folder}/trail"):
+            query = "SELECT count(*) FROM logstore.logs"
+            command = f'{psql} -X -A -t -c "{query}"'
+            shown = subprocess.check_output(  # noqa: S602  # a shell is what it is for
+                command, shell=True, text=True
+            )
+        assert shown == "0\n"
+
+
+@pytest.mark.parametrize("command", ["doctor", "migrate", "tail"])
 def test_no_connection_exits_3_without_the_password(command: str) -> None:
     """One line with the remedy; the traceback of --debug has no password either."""
     for options in ([], ["--debug"]):
@@ -116,7 +212,7 @@ def test_no_connection_exits_3_without_the_password(command: str) -> None:
         assert result.returncode == Exit.NO_DATABASE
         assert "start the server" in result.stdout + result.stderr
         assert "geheim" not in result.stdout + result.stderr
-        assert ("File " in result.stderr) == (options != [] and command == "migrate")
+        assert ("File " in result.stderr) == (options != [] and command != "doctor")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +245,20 @@ def test_secrets_are_found_percent_encoded_and_in_the_query() -> None:
     """What psycopg has decoded is hidden as well as what was written."""
     text = "in 'p@ss word' and p%40ss%20word"
     assert "ss" not in hide_secrets(text, "postgresql://u:p%40ss%20word@h/d")
-    assert "ss" not in hide_secrets("p@ss", "postgresql://u@h/d?password=p%40ss&sslmode=disable")
+    in_the_query = "postgresql://u@h/d?password=p%40ss%20word&sslmode=disable"
+    assert "ss" not in hide_secrets("p@ss word", in_the_query)
     assert hide_secrets("nothing to hide", "postgresql://u@h/d") == "nothing to hide"
+
+
+@pytest.mark.parametrize("password", ["se", "user", "no"])
+def test_a_short_password_is_hidden_in_its_place_only(password: str) -> None:
+    """Elsewhere it is a piece of a word, and a hole in the word would tell it."""
+    dsn = f"postgresql://me:{password}@h/d"
+    assert hide_secrets("the user is not known", dsn) == "the user is not known"
+    assert hide_secrets(f"cannot use {dsn}", dsn) == "cannot use ***"
+    assert hide_secrets(f"//me:{password}@h", dsn) == f"//me:{password}@h"
+    assert hide_secrets(f"x://me:{password}@h/other", dsn) == "x://me:***@h/other"
+    assert hide_secrets(f"host=h password='{password}'", dsn) == "host=h password='***'"
 
 
 def test_policy_explain_tells_the_rule_and_what_is_stored(tmp_path: Path) -> None:
@@ -192,12 +300,15 @@ def test_an_invalid_policy_exits_2_and_names_the_line(tmp_path: Path) -> None:
 
 
 def test_version_is_printed() -> None:
-    """In text and in JSON."""
+    """In text and in JSON; as an option too, in one line."""
     versions = json.loads(auditlog("version", "--json").stdout)
     assert auditlog("version").stdout.splitlines()[0] == (
         f"auditlog-postgres {versions['auditlog-postgres']}"
     )
     assert versions["python"].startswith(f"{sys.version_info.major}.")
+    as_option = auditlog("--version")
+    assert (as_option.returncode, as_option.stderr) == (0, "")
+    assert as_option.stdout == f"auditlog-postgres {versions['auditlog-postgres']}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from auditlog.errors import MigrationError
-from auditlog.postgres.causes import wrong_version
+from auditlog.postgres.causes import CONNECT_TIMEOUT_S, connect, wrong_version
 from auditlog.postgres.doctor import Finding, diagnose
 from auditlog.postgres.embedded import EmbeddedServer, start
 from auditlog.postgres.migrate import migrate
@@ -239,6 +239,16 @@ def test_direct_connection_is_told_from_a_pooler_in_transaction_mode(
     (pooled,) = _of(diagnose(pgbouncer(any_dsn)), "pooler")
     assert (pooled.state, pooled.detail) == ("warning", "a pooler in transaction mode")
     assert "direct DSN" in pooled.remedy
+
+
+def test_name_and_time_out_of_the_dsn_win(any_dsn: str) -> None:
+    """Ours are for a DSN that has none."""
+    with connect(make_conninfo(any_dsn, application_name="mine", connect_timeout=3)) as conn:
+        assert conn.execute("SHOW application_name").fetchone() == ("mine",)
+        assert conn.info.get_parameters()["connect_timeout"] == "3"
+    with connect(any_dsn) as conn:
+        assert conn.execute("SHOW application_name").fetchone() == ("auditlog",)
+        assert conn.info.get_parameters()["connect_timeout"] == str(CONNECT_TIMEOUT_S)
 
 
 def test_old_and_new_servers() -> None:

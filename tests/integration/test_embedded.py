@@ -12,7 +12,7 @@ import pytest
 
 from auditlog.errors import EmbeddedError
 from auditlog.postgres import embedded
-from auditlog.postgres.embedded import resolve_dsn, start
+from auditlog.postgres.embedded import named_by, resolve_dsn, start
 
 
 @pytest.fixture
@@ -59,10 +59,17 @@ def test_embedded_dsn_is_a_running_migrated_server(folder: Path) -> None:
         start(folder).stop()
 
 
+def test_server_of_an_embedded_dsn_is_left_as_it_is(folder: Path) -> None:
+    """Whoever only wants to look does not migrate."""
+    with named_by(f"embedded:{folder}") as server, psycopg.connect(server.dsn) as conn:
+        assert conn.execute("SELECT to_regnamespace('logstore')").fetchone() == (None,)
+
+
 @pytest.mark.parametrize("dsn", ["postgresql://me@db.example/trail", "dbname=trail", ""])
 def test_other_dsn_comes_back_unchanged(dsn: str) -> None:
     """Whatever libpq will make of it."""
     assert resolve_dsn(dsn) == dsn
+    assert named_by(dsn) is None
 
 
 def test_crashed_server_is_started_again(folder: Path) -> None:

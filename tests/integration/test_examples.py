@@ -1,4 +1,5 @@
 import http.client
+import json
 import os
 import re
 import subprocess
@@ -58,6 +59,14 @@ def rows(dsn: str) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
+def tail(folder: str) -> list[dict[str, Any]]:
+    """What `auditlog tail` shows in another process: nothing until the tables are there."""
+    command = [sys.executable, "-m", "auditlog", "tail", "--json", "--dsn", "embedded:./trail"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 or "the schema is missing" in result.stderr, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
 def test_starlette_example(any_dsn: str) -> None:
     """Reads, a deletion with its user and its meaning, a refusal, and what is skipped."""
     with served("starlette_app", any_dsn) as port:
@@ -99,10 +108,21 @@ def test_fastapi_example(any_dsn: str) -> None:
 
 
 def test_example_brings_its_own_postgresql() -> None:
-    """`AUDITLOG_DSN=embedded:./trail` in an empty folder: one command, and the row is there."""
+    """`AUDITLOG_DSN=embedded:./trail` in an empty folder: one command, and the row is there.
+
+    `auditlog tail` shows it while the application runs, whose server it must not stop, and after.
+    """
     with tempfile.TemporaryDirectory(prefix="al-") as folder:
         Path(folder).chmod(0o755)
         with served("starlette_app", "embedded:./trail", cwd=folder) as port:
             assert ask(port, "DELETE", "/documents/7", ALICE) == 204
+            while not (seen := tail(folder)):  # the first request starts PostgreSQL
+                pass
+            assert ask(port, "GET", "/documents/8") == 200
+        assert [row["request_url"] for row in seen] == ["/documents/7"]
+        assert [row["request_url"] for row in tail(folder)] == ["/documents/7", "/documents/8"]
         with embedded.start(Path(folder) / "trail") as server:
-            assert [row[1:4] for row in rows(server.dsn)] == [("/documents/7", 204, "alice")]
+            assert [row[1:4] for row in rows(server.dsn)] == [
+                ("/documents/7", 204, "alice"),
+                ("/documents/8", 200, None),
+            ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 import time
 import weakref
@@ -54,7 +55,8 @@ def test_code_without_a_loop_gets_a_thread(any_dsn: str) -> None:
     with AuditLog(any_dsn, settings=quick(batch_age_s=60.0)) as audit:
         submit(audit, range(10))
     assert is_stored_once(any_dsn, 10)
-    assert not any(thread.name == "auditlog" for thread in threading.enumerate())
+    assert audit._runner is None
+    _join_writers()
 
 
 async def test_threads_and_loops_submit_to_one_log(any_dsn: str) -> None:
@@ -263,7 +265,9 @@ async def test_drain_gives_up_when_time_is_up(caplog: pytest.LogCaptureFixture) 
     assert (stats.pending, stats.dropped_by_reason) == (0, {"shutdown": 30})
     assert trail.adds_up(stats)
     lines = [line for line in caplog.messages if "shutdown_lost" in line]
-    assert lines == ["auditlog.shutdown_lost: 30 rows could not be written: drain_timeout_s was over"]
+    assert lines == [
+        "auditlog.shutdown_lost: 30 rows could not be written: drain_timeout_s was over"
+    ]
 
 
 @pytest.mark.parametrize("silence", ["in mid-statement", "while connecting"])
@@ -350,6 +354,34 @@ async def test_record_that_comes_when_the_writer_has_just_ended(
     assert is_stored_once(any_dsn, 12)
 
 
+def test_signal_handler_may_submit_at_any_moment(any_dsn: str) -> None:
+    """Also while its own thread is in the middle of `submit`, or of starting the writer."""
+    handled = 0
+
+    def handler(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        assert audit.submit(LogRecord(user_id=f"{handled:06}")) is Outcome.ACCEPTED
+
+    settings = quick(max_queued_rows=10**6, max_queued_bytes=2**30)
+    audit = AuditLog(any_dsn, settings=settings)
+    previous = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0005)
+    submitted = 0
+    try:
+        while handled < 200:
+            assert audit.submit(LogRecord()) is Outcome.ACCEPTED
+            submitted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    audit.close()
+    assert audit.stats().written == submitted + handled
+    query = "SELECT user_id FROM logstore.logs WHERE user_id IS NOT NULL ORDER BY user_id"
+    assert trail.fetch(any_dsn, query) == [f"{number:06}" for number in range(1, handled + 1)]
+    assert trail.ledger_agrees(any_dsn)
+
+
 async def test_no_thread_to_be_had(
     any_dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -379,6 +411,7 @@ def test_closed_log_is_freed(any_dsn: str, reachable: bool) -> None:
     audit.close()
     reference = weakref.ref(audit)
     del audit
+    _join_writers()
     gc.collect()
     assert reference() is None
 
@@ -400,6 +433,14 @@ def test_log_that_was_never_used_is_healthy_and_empty() -> None:
     assert audit.stats().submitted == 0
     assert "nowhere" not in repr(audit)
     audit.close()
+
+
+def _join_writers() -> None:
+    """Threads that have written all they had end by themselves."""
+    for thread in threading.enumerate():
+        if thread.name == "auditlog":
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def _waits_for_a_lock(dsn: str) -> bool:

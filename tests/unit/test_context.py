@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
 import anyio.to_thread
-import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
@@ -121,6 +120,16 @@ STORABLE = [
 ]
 
 
+HOSTILE_FIELDS = (
+    "user_id",
+    "aggregate",
+    "event_type",
+    "message",
+    "event_sequence",
+    "level",
+)
+
+
 class Unprintable:
     def __str__(self) -> str:
         raise ValueError("hunter2")
@@ -146,14 +155,15 @@ async def test_identifier_that_cannot_be_printed_does_not_stop_the_handler() -> 
     }
 
 
-@pytest.mark.parametrize("aggregate", ["order", 42, ("order",), ("order", 42, 1)])
-async def test_aggregate_that_is_no_pair_is_an_error_of_the_call(aggregate: Any) -> None:
-    """Of its shape, which no data decides: it is found the first time the line runs."""
-    middleware, sink = audited(saying(lambda: annotate(aggregate=aggregate)))
-    run = await drive(middleware, http_scope())
+@pytest.mark.parametrize(
+    ("aggregate", "kind"),
+    [("order", "order"), (42, "42"), (("order",), "('order',)"), (("a", 1, 2), "('a', 1, 2)")],
+)
+async def test_aggregate_that_is_no_pair_stands_as_the_type(aggregate: Any, kind: str) -> None:
+    """The request goes on, and nothing of what was said is lost."""
+    record = await annotated(aggregate=aggregate)
 
-    assert isinstance(run.error, TypeError | ValueError)
-    assert metadata_of(only(sink))["error.type"] == type(run.error).__name__
+    assert (record.aggregate_type, record.aggregate_id) == (kind, None)
 
 
 @pytest.mark.parametrize("number", STORABLE)
@@ -169,7 +179,7 @@ async def test_hostile_metadata_costs_no_row_and_no_request(number: int) -> None
     assert "audit.capture_error" not in metadata
 
 
-@pytest.mark.parametrize("field", ["event_type", "message", "event_sequence", "level"])
+@pytest.mark.parametrize("field", HOSTILE_FIELDS)
 @pytest.mark.parametrize("number", range(len(OBJECTS)))
 async def test_hostile_fields_cost_no_row_and_no_request(field: str, number: int) -> None:
     """They are typed, and nobody checks."""
@@ -229,7 +239,7 @@ async def test_threads_of_one_request_lose_no_word() -> None:
     """What they say at the same time is merged."""
 
     async def say_from_many_threads() -> None:
-        barrier = threading.Barrier(8)
+        barrier = threading.Barrier(4)  # fewer than the pool has on one core
 
         def say(number: int) -> None:
             barrier.wait()
@@ -237,12 +247,12 @@ async def test_threads_of_one_request_lose_no_word() -> None:
                 annotate(**{f"note_{number}_{index}": index})
 
         async with asyncio.TaskGroup() as tasks:
-            for number in range(8):
+            for number in range(4):
                 tasks.create_task(asyncio.to_thread(say, number))
 
     metadata = metadata_of(await row_of(saying(say_from_many_threads)))
 
-    assert len([key for key in metadata if key.startswith("note_")]) == 400
+    assert len([key for key in metadata if key.startswith("note_")]) == 200
 
 
 class Between(BaseHTTPMiddleware):
@@ -349,53 +359,3 @@ async def test_words_after_the_end_are_harmless() -> None:
     await asyncio.gather(*tasks)
 
     assert (record.user_id, metadata_of(record)["note"]) == (None, 1)
-
-
-async def test_request_within_a_request_has_a_row_of_its_own() -> None:
-    """A handler calls another application in process; what is said after is the outer's again."""
-    inner_sink, outer_sink = MemorySink(), MemorySink()
-    inner, _ = audited(saying(lambda: annotate(user_id="inner", note="inner")), inner_sink)
-
-    async def call_inner() -> None:
-        annotate(note="outer")
-        transport = httpx.ASGITransport(app=inner)
-        async with httpx.AsyncClient(transport=transport, base_url="http://inner") as client:
-            response = await client.post("/inner", content=b"abc")
-            assert response.status_code == 200
-        annotate(user_id="outer")
-
-    outer, _ = audited(saying(call_inner), outer_sink)
-    await drive(outer, http_scope(path="/outer", raw_path=b"/outer"))
-    inner_record, outer_record = only(inner_sink), only(outer_sink)
-
-    assert (inner_record.request_url, inner_record.user_id) == ("/inner", "inner")
-    assert metadata_of(inner_record)["note"] == "inner"
-    assert (outer_record.request_url, outer_record.user_id) == ("/outer", "outer")
-    assert metadata_of(outer_record)["note"] == "outer"
-
-
-async def test_request_within_a_request_that_fails_leaves_the_outer_one_whole() -> None:
-    """Its exception passes through, and the holder is the outer's again."""
-    inner, inner_sink = audited(saying(lambda: 1 / 0))
-
-    async def call_inner() -> None:
-        run = await drive(inner, http_scope())
-        assert isinstance(run.error, ZeroDivisionError)
-        annotate(user_id="outer")
-
-    record = await row_of(saying(call_inner))
-
-    assert (record.user_id, metadata_of(record)["audit.outcome"]) == ("outer", "ok")
-    assert metadata_of(only(inner_sink))["error.type"] == "ZeroDivisionError"
-
-
-async def test_skip_of_an_inner_request_leaves_the_outer_row() -> None:
-    """Each holder has its own."""
-    inner, inner_sink = audited(saying(skip))
-
-    async def call_inner() -> None:
-        await drive(inner, http_scope())
-
-    await row_of(saying(call_inner))
-
-    assert inner_sink.records == []

@@ -1,1 +1,1 @@
-"""."""
+"""Traffic → `LogRecord`: what passes is watched, judged by the policy, and redacted."""

@@ -6,6 +6,7 @@ and logged, and never becomes an error of the request.
 """
 
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any
 
 from auditlog.capture.asgi_types import ASGIApp, Receive, Scope, Send
@@ -17,6 +18,7 @@ from auditlog.capture.policy import Policy
 from auditlog.capture.policy_file import load_policy
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.websocket import WebSocketExchange
+from auditlog.errors import SettingsError
 
 # The scope key that keeps a middleware that is installed twice from recording twice.
 _SEEN = "auditlog.seen"
@@ -55,6 +57,12 @@ class AuditMiddleware:
         instance_id: Identify | None = None,
         resource_owner: Identify | None = None,
     ) -> None:
+        for name, identify in (
+            ("user_id", user_id),
+            ("instance_id", instance_id),
+            ("resource_owner", resource_owner),
+        ):
+            _refuse_coroutine(name, identify)
         self.app = app
         self.audit = audit
         if policy is None:
@@ -104,6 +112,15 @@ class AuditMiddleware:
             await pass_lifespan(self.app, self.audit, scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+def _refuse_coroutine(name: str, identify: Identify | None) -> None:
+    call = getattr(identify, "__call__", None)  # noqa: B004  # not whether it is callable: which
+    if iscoroutinefunction(identify) or iscoroutinefunction(call):
+        raise SettingsError(
+            f"{name} must be a plain function of the scope: it is asked when nobody can wait any"
+            " more; let a dependency or an inner middleware annotate() what takes time to find out"
+        )
 
 
 def authenticated_user(scope: Scope) -> str | None:

@@ -45,6 +45,8 @@ class Annotations:
         self.skipped = False
 
 
+_PAIR = 2
+
 current: ContextVar[Annotations | None] = ContextVar("auditlog.current", default=None)
 """The holder of the request that is being served here, if one is."""
 
@@ -88,8 +90,7 @@ def annotate(
     if instance_id is not None:
         holder.instance_id = _text(instance_id)
     if aggregate is not None:
-        kind, identifier = aggregate
-        holder.aggregate_type, holder.aggregate_id = _text(kind), _text(identifier)
+        _set_aggregate(holder, aggregate)
     if event_type is not None:
         holder.event_type = event_type
     if event_sequence is not None:
@@ -108,6 +109,15 @@ def skip() -> None:
     holder = current.get()
     if holder is not None:
         holder.skipped = True
+
+
+def _set_aggregate(holder: Annotations, aggregate: Any) -> None:
+    """Take a pair; of anything else, its text as the type, for the request goes on."""
+    # Its type is asked, not its __class__, which may be foreign code.
+    if issubclass(type(aggregate), tuple | list) and len(aggregate) == _PAIR:
+        holder.aggregate_type, holder.aggregate_id = map(_text, aggregate)
+    else:
+        holder.aggregate_type, holder.aggregate_id = _text(aggregate), None
 
 
 def _text(value: object) -> str:

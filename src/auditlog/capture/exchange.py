@@ -61,6 +61,8 @@ class Capture:
     resource_owner: Identify | None = None
     max_body_bytes: int = 16 * 1024
     echo_request_id: bool = False
+    tenant: str = ""
+    """The tenant of a request that names none, as the rules see it."""
     asks: bool = False
     """Whether the application has callables of its own for user, tenant or organisation."""
     keeps_correlation: bool = False
@@ -89,6 +91,7 @@ class Capture:
             TrustedProxies(settings.trusted_proxies, header=settings.trusted_proxy_header),
             max_body_bytes=settings.max_body_bytes,
             echo_request_id=settings.echo_request_id,
+            tenant=settings.instance_id,
             asks=asks,
             keeps_correlation=redactor.headers(_CORRELATION) == _CORRELATION_KEPT,
             **identify,
@@ -191,7 +194,7 @@ class Exchange(Annotations):
             self.status,
             outcome,
             self.user_id,
-            self.instance_id,
+            self.instance_id or capture.tenant,
         )
         if decision.level is _NOTHING:
             return
@@ -287,7 +290,6 @@ class Exchange(Annotations):
                     event_type=self.event_type,
                     event_sequence=self.event_sequence,
                     log_level=_ERROR,
-                    message=self.message,
                     instance_id=self.instance_id,
                     log_id=self.log_id,
                     metadata={

@@ -42,7 +42,7 @@ _DISCONNECTS = frozenset({"ClientDisconnect", "ClientDisconnected", "WebSocketDi
 class AsgiExchange(Exchange):
     """What HTTP and WebSocket exchanges share: the scope, and the two channels."""
 
-    __slots__ = ("_receive", "_root_path", "_send", "disconnected")
+    __slots__ = ("_query", "_raw_path", "_receive", "_root_path", "_send", "disconnected")
 
     protocol = HTTP
 
@@ -53,8 +53,10 @@ class AsgiExchange(Exchange):
         Exchange.__init__(self, capture, scope, method, scope.get("path", ""), headers)
         self._receive = receive
         self._send = send
-        # Mounts lengthen it on the way in.
+        # Kept as they came: mounts and rewriting middlewares change the scope on the way in.
         self._root_path = scope.get("root_path") or ""
+        self._raw_path = scope.get("raw_path")
+        self._query = scope.get("query_string") or b""
         self.disconnected = False
 
     def route(self) -> str | None:
@@ -63,10 +65,8 @@ class AsgiExchange(Exchange):
 
     def target(self) -> str:
         """Path and query as they were sent, secrets redacted."""
-        scope = self.scope
-        path = scope.get("raw_path") or quote(self.path, errors="replace").encode()
-        target: str = self.capture.redactor.target(path, scope.get("query_string") or b"")
-        return target
+        path = self._raw_path or quote(self.path, errors="replace").encode()
+        return self.capture.redactor.target(path, self._query)
 
     def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
         """Outcome, addresses and correlation: what metadata begins with."""

@@ -12,6 +12,8 @@ from auditlog.capture.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from auditlog.capture.recorder import Recorder
 from auditlog.reporting import describe
 
+# What `assert scope["type"] == "http"`, a table of handlers, or `scope["path"]` raise.
+_REFUSALS = (AssertionError, KeyError, NotImplementedError)
 _ENDS = frozenset(
     {"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"}
 )
@@ -79,7 +81,7 @@ async def pass_lifespan(
         try:
             await app(scope, lifespan.receive, lifespan.send)
         except Exception as error:
-            if not lifespan.untouched:
+            if not (lifespan.untouched and _refuses(error)):
                 raise
             recorder.reporter.report(
                 "auditlog.lifespan_answered",
@@ -90,6 +92,11 @@ async def pass_lifespan(
             await lifespan.answer()
     finally:
         await lifespan.end()
+
+
+def _refuses(error: Exception) -> bool:
+    """Is it an answer to the scope's type, and not an application that cannot start?"""
+    return isinstance(error, _REFUSALS) or "lifespan" in str(error)
 
 
 def _type_of(message: Message) -> str | None:

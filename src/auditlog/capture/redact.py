@@ -6,6 +6,7 @@ and never changes its input; what cannot be judged is hidden. Secrets that no na
 (in a path segment, under an innocent name) are not found.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames
 
 _HARMLESS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/+,!$'()*"
 _PRINTABLE = bytes(range(0x21, 0x7F))
+_CREDENTIALS = re.compile(rb"(?i:bearer|basic)(?:\+|%20)")
 # Beyond this the careful way has its own bound.
 _MANY = 100
 _HIDES_STATE = STATE | OAUTH
@@ -87,6 +89,10 @@ class Redactor:
         except Exception:  # noqa: BLE001  # what cannot be judged is hidden
             return REDACTED
 
+    def subprotocol(self, text: str) -> str:
+        """Return a WebSocket's subprotocol, unless it is a token that a browser sends as one."""
+        return self._plan.subprotocol(text)
+
     def url(self, text: str) -> str:
         """Return a URL, absolute or relative, without userinfo and secret parameters."""
         try:
@@ -133,6 +139,8 @@ class Redactor:
         """Is it a row of `name=value` with nothing to hide?"""
         # %3A is `:` and %3D is `=`, with which a value may assign; %25 may hide them.
         if b"%" in query and (b"%3" in query or b"%25" in query):
+            return False
+        if _CREDENTIALS.search(query):
             return False
         verdict = 0
         parameters = query.decode("ascii").split("&")

@@ -139,6 +139,7 @@ class HeaderPlan(Remembered[bytes, Entry]):
         self._all = "*" in self._allowed
         self._verdicts = names.headers
         self._values = _Values(mask, names, redact_url)
+        self.subprotocol = self._values.subprotocols
         for name in self._allowed - {"*"}:
             if not _TOKEN.fullmatch(name.removeprefix(":")):
                 raise SettingsError(

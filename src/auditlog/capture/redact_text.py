@@ -18,7 +18,7 @@ from auditlog.capture.keyed_hash import REDACTED, Mask, is_mask
 from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames, decode_fully
 
 # Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
-_SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|[bB](?:earer|EARER|asic|ASIC)[\s+]")
+_SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|[bB](?:earer|EARER|asic|ASIC)(?:[\s+]|%20)")
 # A link, as most texts with a colon are: no userinfo, no parameters, nothing encoded.
 _PLAIN_URL = re.compile(r"[a-z]+://[\w./:~-]*\Z", re.ASCII)
 _PIECE_END = re.compile(r"([?&#])")

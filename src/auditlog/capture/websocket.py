@@ -128,13 +128,14 @@ class WebSocketExchange(AsgiExchange):
 
     def describe(self, metadata: dict[str, Any], _decision: Decision) -> None:
         """Add how it ended and how much went through."""
+        redactor = self.capture.redactor
         if self._subprotocol is not None:
-            metadata["websocket.subprotocol"] = self._subprotocol
+            metadata["websocket.subprotocol"] = redactor.subprotocol(self._subprotocol)
         if self._close_code is not None:
             metadata["websocket.close_code"] = self._close_code
             metadata["websocket.closed_by"] = self._closed_by
         if self._close_reason:
-            metadata["websocket.close_reason"] = self._close_reason
+            metadata["websocket.close_reason"] = redactor.text(self._close_reason)
         if self._accepted:
             metadata["websocket.frames_in"] = self._frames_in
             metadata["websocket.frames_out"] = self._frames_out
@@ -148,7 +149,8 @@ class WebSocketExchange(AsgiExchange):
             self.bytes_out += _payload_size(message)
         elif kind == "websocket.accept":
             self._accepted = True
-            self._subprotocol = message.get("subprotocol")
+            subprotocol = message.get("subprotocol")
+            self._subprotocol = subprotocol if isinstance(subprotocol, str) else None
             self.status, self.status_source = _SWITCHING_PROTOCOLS, WIRE
         elif kind == "websocket.close":
             self._close("server", message.get("code", 1000), message.get("reason"))

@@ -10,11 +10,11 @@ from typing import Annotated
 import psycopg
 import typer
 
-from auditlog.cli import demo, doctor, migrate, policy
+from auditlog.cli import demo, doctor, migrate, policy, tail
 from auditlog.cli.failures import EXIT_CODES, exit_code, is_expected, one_line, with_traceback
 from auditlog.cli.options import AsJson, Invocation
 from auditlog.cli.output import put, put_json, say
-from auditlog.postgres.migrate import package_version
+from auditlog.postgres.files import package_version
 
 app = typer.Typer(
     name="auditlog",
@@ -27,9 +27,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        put(f"auditlog-postgres {package_version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="AUDITLOG_DEBUG", help="Show tracebacks of errors.")
     ] = False,
@@ -41,6 +53,7 @@ def options(
 
 app.command("migrate", epilog=EXIT_CODES)(migrate.migrate)
 app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
+app.command("tail", epilog=EXIT_CODES)(tail.tail)
 app.command("demo", epilog=EXIT_CODES)(demo.demo)
 app.add_typer(policy.app, name="policy", epilog=EXIT_CODES)
 

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from auditlog.cli import demo_report as report
 from auditlog.cli.failures import Exit
 from auditlog.cli.options import AsJson
 from auditlog.cli.output import put_json, say, stderr, stdout
-from auditlog.demo import report
 from auditlog.demo.drive import Listener
 from auditlog.demo.run import Options, Result, run
 from auditlog.errors import SettingsError
@@ -105,7 +105,7 @@ def _show(result: Result, *, as_json: bool) -> None:
         return
     stdout().print(report.render(result))
     if not result.kept:
-        say(report.keep_hint(result.database))
+        say(report.keep_hint())
 
 
 def _serve_on(result: Result) -> None:

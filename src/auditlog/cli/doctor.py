@@ -1,13 +1,15 @@
-"""`auditlog doctor`: what is wrong with the database, and what mends it."""
+"""`auditlog doctor`: what is wrong with the database or the settings, and what mends it."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import typer
 from rich.text import Text
 
+from auditlog.cli.environment import check_environment
 from auditlog.cli.failures import Exit
-from auditlog.cli.options import AsJson, Dsn, required
+from auditlog.cli.options import AsJson, Dsn, opened
 from auditlog.cli.output import put_json, say, stdout
 from auditlog.postgres.doctor import Finding, diagnose
 
@@ -16,11 +18,14 @@ _MARKS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FA
 
 def doctor(dsn: Dsn = None, as_json: AsJson = False) -> None:
     """Look at everything that storing rows relies on, and say how to mend what is wrong."""
-    findings = diagnose(required(dsn))
+    target, server = opened(dsn)
+    findings = [*diagnose(target), *check_environment(os.environ)]
     if as_json:
         put_json([dataclasses.asdict(finding) for finding in findings])
     else:
         _show(findings)
+        if server:
+            say(f"To look inside, while the application runs:\n  {server.psql_command}")
     failed = [finding for finding in findings if finding.state == "failed"]
     if failed:
         say(f"{len(failed)} of {len(findings)} checks failed.")

@@ -33,6 +33,8 @@ _PASSWORDS = (
     re.compile(r"://[^:@/]*:(.*)@"),
     re.compile(r"(?i)password\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)"),
 )
+# Of characters; words of messages are shorter, as a rule.
+_UNMISTAKABLE_LENGTH = 8
 # SQLSTATE classes: connection, authorisation, unknown database, going down, no connection left.
 _NO_DATABASE_SQLSTATES = ("08", "28", "3D", "57P", "533")
 
@@ -66,11 +68,17 @@ def is_expected(error: BaseException) -> bool:
 
 
 def hide_secrets(text: str, dsn: str | None) -> str:
-    """Take a DSN and its password out of a text."""
+    """Take a DSN and its password out of a text.
+
+    A password that could be a piece of a word is hidden only where a DSN has it: elsewhere it
+    would make "u***r" of "user", and tell by that what it is.
+    """
     if not dsn or dsn.startswith(SCHEME):
         return text
-    for secret in (dsn, *sorted(_passwords(dsn), key=len, reverse=True)):
-        text = text.replace(secret, "***")
+    text = text.replace(dsn, "***")
+    for password in sorted(_passwords(dsn), key=len, reverse=True):
+        places = _places_of(password)
+        text = re.sub(places, r"\g<before>***", text)
     return text
 
 
@@ -88,6 +96,12 @@ def _means_no_database(error: BaseException | None) -> bool:
     if not isinstance(error, psycopg.OperationalError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(_NO_DATABASE_SQLSTATES)
+
+
+def _places_of(password: str) -> str:
+    within_dsn = r"(?P<before>://[^:@/\s]*:|(?i:password)\s*=\s*'?)"
+    anywhere = "(?P<before>)" if len(password) >= _UNMISTAKABLE_LENGTH else within_dsn
+    return anywhere + re.escape(password)
 
 
 def _passwords(dsn: str) -> set[str]:

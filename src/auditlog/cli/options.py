@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from auditlog.errors import SettingsError
-from auditlog.postgres.embedded import resolve_dsn
+from auditlog.postgres.embedded import EmbeddedServer, named_by
 
 
 @dataclass(slots=True)
@@ -29,7 +29,8 @@ Dsn: TypeAlias = Annotated[
     typer.Option(
         "--dsn",
         envvar="AUDITLOG_DSN",
-        help="The database: a libpq connection string or URL, or embedded:PATH.",
+        help="The database: a libpq connection string or URL,"
+        " or embedded:PATH, whose server is started.",
         show_default=False,
         callback=_remember,
     ),
@@ -40,7 +41,15 @@ AsJson: TypeAlias = Annotated[
 
 
 def required(dsn: str | None) -> str:
-    """Return a DSN that psycopg understands; an embedded server runs until the command ends.
+    """Return a DSN that psycopg understands, see `opened`."""
+    return opened(dsn)[0]
+
+
+def opened(dsn: str | None) -> tuple[str, EmbeddedServer | None]:
+    """Return a DSN that psycopg understands, and the embedded server if it leads to one.
+
+    That server is started, or found running, and stays until the command ends; its database is
+    left as it is.
 
     Raises:
         SettingsError: none was given.
@@ -48,4 +57,5 @@ def required(dsn: str | None) -> str:
     """
     if not dsn:
         raise SettingsError("no database: give --dsn postgresql://..., or set AUDITLOG_DSN")
-    return resolve_dsn(dsn)
+    server = named_by(dsn)
+    return (server.dsn if server else dsn), server

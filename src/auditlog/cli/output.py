@@ -40,6 +40,13 @@ def put_json(document: Any) -> None:
     sys.stdout.flush()
 
 
+def put_json_lines(documents: Iterable[Any]) -> None:
+    """Write each document as one line of JSON; dates become ISO 8601."""
+    for document in documents:
+        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table, its cells as they are."""
     table = Table(*columns)

@@ -7,7 +7,7 @@ of one that a badly written DSN made look like something else.
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.remedies import BAD_DSN, identify
 
@@ -39,8 +39,9 @@ def connect(dsn: str) -> Connection:
     if "@" in str(given.get("host") or ""):
         raise psycopg.ProgrammingError("part of the DSN's password was read as its host")
     return psycopg.connect(
-        make_conninfo(dsn, connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT_S)),
+        dsn,
         autocommit=True,
+        connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT_S),
         # Prepared statements live in a server connection, and a pooler changes that underneath.
         prepare_threshold=None,
         fallback_application_name="auditlog",

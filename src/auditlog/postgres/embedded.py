@@ -111,14 +111,27 @@ def resolve_dsn(dsn: str) -> str:
         EmbeddedError: the server cannot be had.
         MigrationError: the folder's database is newer than the package.
     """
-    if not dsn.startswith(SCHEME):
+    server = named_by(dsn)
+    if server is None:
         return dsn
+    migrate(server.dsn)
+    return server.dsn
+
+
+def named_by(dsn: str) -> EmbeddedServer | None:
+    """Start the server of an `embedded:PATH`, or find it running; None for any other DSN. Blocks.
+
+    Unlike `resolve_dsn` it leaves the database as it is.
+
+    Raises:
+        EmbeddedError: the server cannot be had.
+    """
+    if not dsn.startswith(SCHEME):
+        return None
     path = dsn.removeprefix(SCHEME)
     if not path:
         raise EmbeddedError("embedded: names no folder: write embedded:PATH")
-    server = start(path)
-    migrate(server.dsn)
-    return server.dsn
+    return start(path)
 
 
 def stop(dsn: str) -> None:

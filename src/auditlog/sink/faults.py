@@ -9,7 +9,7 @@ from enum import Enum
 from psycopg import Error
 
 from auditlog.errors import AuditLogError
-from auditlog.remedies import BAD_DSN, identify
+from auditlog.remedies import BAD_DSN, identify, remedy_of
 from auditlog.tables import BATCHES
 
 
@@ -30,6 +30,7 @@ _CONFIGURATION_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
 
 _NO_PARTITION = "23514"
+
 _LEDGER_REMEDY = (
     "the ledger logstore.batches refuses the batch, as when its sequence was not carried over to"
     " this server: SELECT setval(pg_get_serial_sequence('logstore.batches', 'sequence'),"
@@ -61,13 +62,13 @@ def remedy(error: BaseException) -> str:
         return _LEDGER_REMEDY
     if _lacks_partition(error):
         return "the table has no partition for the rows' date: create it"
-    _, words, found = identify(error) if isinstance(error, Error) else ("", "", "")
     if sqlstate == BAD_DSN:
-        return f"{words}: {found}"
-    found = found or "see `auditlog doctor`"
+        return f"the DSN is not a connection string: {remedy_of(BAD_DSN)}"
+    known = identify(error).remedy if isinstance(error, Error) else ""
+    advice = known or "see `auditlog doctor`"
     if classify(error) is Fault.RETRY:
-        return f"{found}; writing goes on when the database is back"
-    return found
+        return f"{advice}; writing goes on when the database is back"
+    return advice
 
 
 def _sqlstate(error: BaseException) -> str:

@@ -10,30 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich import box
+from psycopg.sql import SQL, Literal
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from auditlog.cli.rows import plain_table, table_of
 from auditlog.demo.compare import Comparison
 from auditlog.demo.drive import Latency
 from auditlog.demo.run import AUDITED, Result
 from auditlog.postgres.embedded import EmbeddedServer
-from auditlog.records import LogLevel
+from auditlog.query.newest import newest
+from auditlog.settings import Settings
 
 LAST_ROWS = 16
-LOOK = (
-    "SELECT log_date, request_method, left(request_url, 60) AS url, response_status, user_id,"
-    " event_type FROM logstore.logs ORDER BY log_date DESC LIMIT 20"
-)
 _NAMED_AT_MOST = 10
-_LEVEL_STYLES = {LogLevel.WARN: "yellow", LogLevel.ERROR: "red"}
-_LAST_ROWS_SQL = """
-SELECT occurrence_date, request_method, request_url, response_status, response_time_ms, user_id,
-       metadata ->> 'audit.outcome', log_level
-FROM (SELECT * FROM logstore.logs ORDER BY log_date DESC, log_id DESC LIMIT %s) AS newest
-ORDER BY occurrence_date
-"""
 _OUTCOMES_SQL = """
 SELECT metadata ->> 'audit.outcome', count(*)
 FROM logstore.logs
@@ -41,13 +32,17 @@ WHERE starts_with(metadata ->> 'audit.request_id', %s)
 GROUP BY 1
 ORDER BY 2 DESC, 1
 """
+_LOOK = SQL(
+    "SELECT log_date, request_method, left(request_url, 60) AS url, response_status, user_id,"
+    " event_type FROM logstore.logs WHERE instance_id = {} ORDER BY log_id DESC LIMIT 20"
+)
 
 
 def render(result: Result) -> RenderableType:
     """Lay the whole report out."""
     with psycopg.connect(result.database.dsn) as conn:
         return Group(
-            _last_rows(conn),
+            table_of(newest(conn, limit=LAST_ROWS), "The last rows of logstore.logs"),
             "",
             _outcomes(conn, result.run_id),
             "",
@@ -83,15 +78,13 @@ def as_json(result: Result) -> dict[str, Any]:
 
 def look_line(database: EmbeddedServer) -> str:
     """Return the shell line with which to look for oneself, while the database runs."""
-    return f"  {database.psql_command} -c {shlex.quote(LOOK)}"
+    query = _LOOK.format(Literal(Settings.from_environment().instance_id)).as_string()
+    return f"  {database.psql_command} -c {shlex.quote(query)}"
 
 
-def keep_hint(database: EmbeddedServer) -> str:
+def keep_hint() -> str:
     """Tell how to look for oneself, after a run that keeps nothing."""
-    return (
-        "To look for yourself, run it with --keep; it then serves on, and tells the line, such as\n"
-        + look_line(database)
-    )
+    return "To look for yourself, run it with --keep: it then serves on, and tells the psql line."
 
 
 def restart_hint(kept: Path, database: EmbeddedServer) -> str:
@@ -104,51 +97,16 @@ def restart_hint(kept: Path, database: EmbeddedServer) -> str:
     )
 
 
-def _last_rows(conn: psycopg.Connection[Any]) -> Table:
-    table = _table("The last rows of logstore.logs")
-    # All but the URL are as wide as they need to be, in 80 columns too.
-    table.add_column("time", min_width=8)
-    table.add_column("method", min_width=6)
-    table.add_column("url", overflow="ellipsis", min_width=12, max_width=60)
-    table.add_column("status", min_width=6, justify="right")
-    table.add_column("ms", min_width=4, justify="right")
-    table.add_column("user", min_width=5)
-    table.add_column("outcome", min_width=17)
-    table.add_column("level", min_width=5)
-    rows = conn.execute(_LAST_ROWS_SQL, [LAST_ROWS]).fetchall()
-    for when, method, url, status, duration_ms, user, outcome, number in rows:
-        level = LogLevel(number)
-        cells = (method, url, status, duration_ms, user, outcome, level.name.lower())
-        table.add_row(
-            f"{when:%H:%M:%S}",
-            # Text, not markup: a URL may hold brackets.
-            *(Text("" if cell is None else str(cell)) for cell in cells),
-            style=_LEVEL_STYLES.get(level),
-        )
-    return table
-
-
 def _outcomes(conn: psycopg.Connection[Any], run_id: str) -> Table:
     rows = conn.execute(_OUTCOMES_SQL, [f"{run_id}-"]).fetchall()
     total = sum(count for _, count in rows) or 1
-    table = _table("By outcome")
+    table = plain_table("By outcome")
     table.add_column("outcome")
     table.add_column("rows", justify="right")
     table.add_column("share", justify="right")
     for outcome, count in rows:
         table.add_row(outcome, str(count), f"{count / total:.1%}")
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
 
 
 def _figures(result: Result) -> Table:
