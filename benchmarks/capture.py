@@ -78,7 +78,7 @@ async def contestant(requests: int, name: str) -> AsyncIterator[Turn]:
         flush: Callable[[], int] = int
         for each in MIDDLEWARES:
             if each.name == name:
-                flush = each.add_to(app)
+                flush = each.add_to(app, True)
         turns = Counted(_requests_to(app, requests, flush))
         yield turns
         assert name == BARE or flush() == turns.count * requests

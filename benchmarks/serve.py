@@ -1,9 +1,10 @@
-"""The server under load, in a process of its own: one uvicorn worker, bare or audited.
+"""The server under load, in a process of its own: one uvicorn worker around one application.
 
-    python -m benchmarks.serve bare|audited
+    python -m benchmarks.serve bare|audited|NAME
 
-Prints its port, serves until its standard input ends, drains, and prints the log's counters.
-The log goes where `AUDITLOG_DSN` says, with default settings.
+NAME is a competitor's distribution. Prints its port, and for each line that it reads the CPU
+seconds it took so far; when its input ends, it drains, and prints the log's counters. The log goes
+where `AUDITLOG_DSN` says, with default settings.
 """
 
 import dataclasses
@@ -11,30 +12,37 @@ import json
 import socket
 import sys
 import threading
+import time
 
 import uvicorn
 
 from auditlog import AuditLog, AuditMiddleware
+from benchmarks.competitors import MIDDLEWARES
 from benchmarks.workload import application
 
 
 def main() -> None:
     """Serve."""
     app = application()
-    audit = AuditLog() if sys.argv[1] == "audited" else None
+    name = sys.argv[1]
+    audit = AuditLog() if name == "audited" else None
     if audit is not None:
         app.add_middleware(AuditMiddleware, audit=audit)
+    for competitor in MIDDLEWARES:
+        if competitor.distribution == name:
+            competitor.add_to(app, False)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
-    threading.Thread(target=_stop_at_end_of_input, args=(server,), daemon=True).start()
+    threading.Thread(target=_obey, args=(server,), daemon=True).start()
     print(listener.getsockname()[1], flush=True)
     server.run(sockets=[listener])
     print(json.dumps({} if audit is None else dataclasses.asdict(audit.stats())), flush=True)
 
 
-def _stop_at_end_of_input(server: uvicorn.Server) -> None:
-    sys.stdin.read()
+def _obey(server: uvicorn.Server) -> None:
+    for _ in sys.stdin:
+        print(time.process_time(), flush=True)
     server.should_exit = True
 
 

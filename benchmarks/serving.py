@@ -1,7 +1,8 @@
 """The same application under uvicorn, bare and audited: throughput, and latency at a fixed rate.
 
 Measured: one worker each, a client in another process, and for the audited one the database, all on
-this machine and its cores. Saturation is a closed loop over kept connections. Latency is an open
+this machine and its cores. CPU is that of the server's process, with the shipping in it. The
+competitors ship nothing. Saturation is a closed loop over kept connections. Latency is an open
 loop at a fixed rate, where a request's time counts from the moment when it was due. The log has its
 default settings, so its writer runs on the server's own loop. Every request must be a row in the
 end, and none dropped. Not measured: a database elsewhere, which would leave both cores to the
@@ -16,20 +17,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import psycopg
 
 from auditlog.tables import LOGS
-from benchmarks.competitors import installed
+from benchmarks.competitors import MIDDLEWARES, installed
 from benchmarks.database import Server
 from benchmarks.report import Aim, Row, Table, versions
 from benchmarks.rounds import added, interleave, loop_name, ratio
 from benchmarks.rounds import run as run_on_loop
 
 BARE, AUDITED = "bare application", "with AuditMiddleware"
+COMPETITORS = {each.name: each.distribution for each in MIDDLEWARES if each.there}
 AIM_RATIO, AIM_MS = 0.7, 1.0
 STORED_TIMEOUT_S = 30.0
 Figures = dict[str, float]
@@ -45,51 +48,69 @@ class Sizes:
     connections: int = 32
 
 
-FULL, QUICK = Sizes(seconds=4, rounds=7), Sizes(seconds=1, rounds=2)
+FULL, QUICK = Sizes(seconds=3, rounds=7), Sizes(seconds=1, rounds=2)
 
 
 def run(sizes: Sizes, server: Server) -> list[Table]:
     """Measure, and return two tables."""
-    with server.database() as dsn, _served("bare", dsn) as bare, _served("audited", dsn) as audited:
-        _load(bare, sizes.connections, sizes.seconds / 4, None)  # caches, and code paths
-        _load(audited, sizes.connections, sizes.seconds / 4, None)
-        saturated = _measure("uvicorn, saturated", bare, audited, sizes, None)
-        steady = _measure(f"uvicorn, {sizes.rate:g}/s", bare, audited, sizes, sizes.rate)
-    return [_throughput(saturated, audited), _latency(steady, sizes)]
+    names = {BARE: "bare", AUDITED: "audited", **COMPETITORS}
+    with server.database() as dsn, ExitStack() as stack:
+        servers = {name: stack.enter_context(_served(mode, dsn)) for name, mode in names.items()}
+        for served in servers.values():
+            _load(served, sizes.connections, sizes.seconds / 4, None)  # caches, and code paths
+        saturated = _measure("uvicorn, saturated", servers, sizes, None)
+        two = {name: servers[name] for name in (BARE, AUDITED)}
+        steady = _measure(f"uvicorn, {sizes.rate:g}/s", two, sizes, sizes.rate)
+    return [_throughput(saturated, servers[AUDITED]), _latency(steady, sizes)]
 
 
 @dataclass
 class _Served:
     """A server that runs, and what became of it."""
 
-    port: int
+    process: subprocess.Popen[str]
     dsn: str
     audited: bool
     sent: int = 0
     stats: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def port(self) -> int:
+        """Where it listens; waits until it does, so ask when all have been started."""
+        return int(_line(self.process))
+
+    def cpu_seconds(self) -> float:
+        """Ask for the CPU time of its process."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(_line(self.process))
+
 
 @contextmanager
-def _served(name: str, dsn: str) -> Iterator[_Served]:
+def _served(mode: str, dsn: str) -> Iterator[_Served]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serve", name],
+        [sys.executable, "-m", "benchmarks.serve", mode],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "AUDITLOG_DSN": dsn},
     )
-    assert process.stdin
+    with process:
+        try:
+            served = _Served(process, dsn, mode == "audited")
+            yield served
+            assert process.stdin
+            process.stdin.close()
+            served.stats = json.loads(_line(process))
+            _check(served)
+        finally:
+            process.kill()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout
-    try:
-        served = _Served(int(process.stdout.readline()), dsn, name == "audited")
-        yield served
-        process.stdin.close()
-        served.stats = json.loads(process.stdout.readline())
-        _check(served)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return process.stdout.readline()
 
 
 def _check(served: _Served) -> None:
@@ -100,7 +121,7 @@ def _check(served: _Served) -> None:
 
 
 def _measure(
-    title: str, bare: _Served, audited: _Served, sizes: Sizes, rate: float | None
+    title: str, servers: dict[str, _Served], sizes: Sizes, rate: float | None
 ) -> dict[str, list[Figures]]:
     def turn(served: _Served) -> Callable[[], Awaitable[Figures]]:
         async def drive() -> Figures:
@@ -108,18 +129,20 @@ def _measure(
 
         return drive
 
-    contestants = {BARE: turn(bare), AUDITED: turn(audited)}
+    contestants = {name: turn(served) for name, served in servers.items()}
     return run_on_loop(interleave(title, contestants, sizes.rounds))
 
 
 def _load(served: _Served, connections: int, seconds: float, rate: float | None) -> Figures:
     arguments = [served.port, connections, seconds, *([rate] if rate else [])]
     command = [sys.executable, "-m", "benchmarks.load", *map(str, arguments)]
+    before = served.cpu_seconds()
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     figures: Figures = json.loads(output)
     served.sent += int(figures["sent"])
     if served.audited:
         _wait_until_stored(served)
+    figures["server_us"] = (served.cpu_seconds() - before) / figures["sent"] * 1e6
     return figures
 
 
@@ -141,22 +164,26 @@ def _stored(dsn: str) -> int:
 
 def _throughput(figures: dict[str, list[Figures]], audited: _Served) -> Table:
     rates = {name: [each["per_second"] for each in turns] for name, turns in figures.items()}
+    cpu = {name: [each["server_us"] for each in turns] for name, turns in figures.items()}
+
+    def row(name: str, *aims: Aim) -> Row:
+        if name not in rates:
+            return Row(name, ("not installed", "", "", ""))
+        kept = ratio(rates[name], rates[BARE])
+        took, more = statistics.median(cpu[name]), added(cpu[name], cpu[BARE])
+        rate = statistics.median(rates[name])
+        return Row(name, (f"{rate:,.0f}", f"{kept:.2f}", f"{took:.0f}", f"{more:.0f}"), aims)
+
     kept = ratio(rates[AUDITED], rates[BARE])
-    client = statistics.median(each["cpu"] for each in figures[AUDITED])
-    rows = [
-        Row(BARE, (f"{statistics.median(rates[BARE]):,.0f}", "1.00")),
-        Row(
-            AUDITED,
-            (f"{statistics.median(rates[AUDITED]):,.0f}", f"{kept:.2f}"),
-            (Aim(f"≥ {AIM_RATIO:g} of bare", kept >= AIM_RATIO), Aim("dropped = 0", met=True)),
-        ),
-    ]
+    aims = (Aim(f"≥ {AIM_RATIO:g} of bare", kept >= AIM_RATIO), Aim("dropped = 0", met=True))
+    rows = [row(BARE), row(AUDITED, *aims), *(row(each.name) for each in MIDDLEWARES)]
     notes = (
         f"{audited.stats['written']:,} requests sent to the audited one in all, and as many rows"
         " stored.",
-        f"{_versions()}; loop: {loop_name()}; the client took {client:.0%} of a core.",
+        f"{_versions()}; loop: {loop_name()}.",
     )
-    return Table("uvicorn, saturated, one worker", ("requests/s", "of bare"), rows, notes)
+    columns = ("requests/s", "of bare", "server CPU, µs a request", "added")
+    return Table("uvicorn, saturated, one worker", columns, rows, notes)
 
 
 def _latency(figures: dict[str, list[Figures]], sizes: Sizes) -> Table:

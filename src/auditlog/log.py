@@ -26,14 +26,18 @@ from auditlog.sink.buffer import Buffer
 from auditlog.sink.copy import CopyTarget
 from auditlog.sink.encode import Encoder
 from auditlog.sink.runner import Runner
-from auditlog.sink.stats import Health, LossReason, Stats
+from auditlog.sink.stats import Health, HealthStatus, LossReason, Stats
 from auditlog.sink.writer import Writer
+
+LOSS_IN_SIGHT_S = 60.0
+"""How long a loss shows in `health`: longer than the interval of a usual probe."""
 
 MAX_DRAINS = 3
 """Rounds of a close: what other threads submit while it drains goes out with the next one.
 
 Not without end: whoever never stops submitting starts the writer anew and keeps nothing waiting."""
 
+_TOO_FULL = "the database is away or slow, or max_queued_rows is too small"
 # A member of an enumeration takes 70 ns to look up, a global 10 (2026-11-24, CPython 3.11).
 _ACCEPTED = Outcome.ACCEPTED
 
@@ -51,6 +55,10 @@ class AuditLog:
     Raises:
         SettingsError: no DSN at all, or a setting that cannot work.
     """
+
+    _buffer: Buffer
+    _target: CopyTarget
+    _writer: Writer
 
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         settings = settings or Settings.from_environment()
@@ -90,9 +98,10 @@ class AuditLog:
                 "auditlog.record_dropped", f"not a record that can be stored: {describe(error)}"
             )
             return Outcome.DROPPED
+        self._lost_at = time.monotonic()
         self.reporter.report(
             "auditlog.queue_full",
-            "rows are lost; the database is away or slow, or max_queued_rows is too small",
+            f"rows are lost: {_TOO_FULL}",
             level=logging.ERROR,
         )
         return Outcome.DROPPED if lost[-1] is row else _ACCEPTED
@@ -171,7 +180,10 @@ class AuditLog:
 
     def health(self) -> Health:
         """Say whether rows flow, and what mends it if they do not."""
-        return self._writer.health
+        health = self._writer.health
+        if health.status is HealthStatus.OK and time.monotonic() - self._lost_at < LOSS_IN_SIGHT_S:
+            return Health(HealthStatus.DEGRADED, "the queue was full, rows were lost", _TOO_FULL)
+        return health
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -197,6 +209,7 @@ class AuditLog:
 
     def _make_chain(self) -> None:
         self._embedded = False
+        self._lost_at = -LOSS_IN_SIGHT_S
         self._buffer = Buffer(self.settings, self._on_due)
         self._target = CopyTarget(self.settings, self._resolve_dsn)
         self._writer = Writer(self.settings, self._buffer, self._target, self.reporter)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args, get_type_hints
 from auditlog.errors import SettingsError
 
 PREFIX = "AUDITLOG_"
-MIN_ROW_BYTES = 8192
+MIN_ROW_BYTES = 16 * 1024
 MAX_ID_BYTES = 255
 UNIX = "unix"
 """Among the trusted proxies: peers on a Unix socket, which have no address."""

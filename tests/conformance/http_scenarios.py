@@ -172,6 +172,15 @@ SCENARIOS = [
         source="derived",
         outcome="client_disconnect",
     ),
+    add(
+        "client leaves a handler that polls",
+        leave("/starlette/poll"),
+        url="/starlette/poll",
+        route="/starlette/poll",
+        status=200,
+        source="derived",
+        outcome="client_disconnect",
+    ),
     # No server tells it: neither `send` nor anything else fails.
     add(
         "client leaves a handler that does not look",
@@ -179,12 +188,12 @@ SCENARIOS = [
         url="/deaf",
         sent=2,
     ),
-    # hypercorn may see the reset before it calls the application; the others may no more be able
-    # to tell the address.
+    # A server may see the reset before it calls the application, and may no more be able to tell
+    # the address. If there is a row, this is it.
     add(
         "client leaves at once",
         leave_at_once,
-        {HYPERCORN: {"row": None}},
+        row=None,
         url="/hang",
         address=None,
         **GONE,

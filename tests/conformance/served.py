@@ -289,6 +289,13 @@ async def _receive_form(request: Request) -> Response:
     return PlainTextResponse(str(len(await request.body())))
 
 
+async def _poll(request: Request) -> Response:
+    _reached[_id_of(request.scope)].set()
+    while not await request.is_disconnected():  # noqa: ASYNC110  # polling is the point
+        await asyncio.sleep(0.005)
+    return PlainTextResponse("too late")
+
+
 async def _events(_request: Request) -> Response:
     return StreamingResponse(_ticks(), media_type="text/event-stream")
 
@@ -321,6 +328,7 @@ _starlette = Starlette(
                 Route("/broken", _broken),
                 Route("/form", _receive_form, methods=["POST"]),
                 Route("/events", _events),
+                Route("/poll", _poll),
                 Route("/background", _with_background),
                 WebSocketRoute("/rooms/{room}", _room),
             ],

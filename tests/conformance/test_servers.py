@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import hostile_scenarios
@@ -32,6 +33,8 @@ PAIRS = {
     "frames": ("websocket.frames_in", "websocket.frames_out"),
     "bytes": ("websocket.bytes_in", "websocket.bytes_out"),
 }
+LEVELS = {"ok": 1, "server_error": 3, "incomplete": 3}
+WARN, ERROR = 2, 3
 # Other from run to run.
 CHANGING = {"audit.request_id", "audit.first_byte_ms"}
 PEER = {"client.address": "127.0.0.1", "network.peer.address": "127.0.0.1"}
@@ -78,7 +81,9 @@ def expected_row(expected: dict[str, Any], row: dict[str, Any]) -> dict[str, Any
     headers = {**row["request_headers"], **expected.get("headers", {})}
     if "headers" in expected:
         headers = {**expected["headers"], "x-request-id": row["request_headers"]["x-request-id"]}
+    broken_after_all = expected["outcome"] == "ok" and expected.get("error")
     return {
+        "level": ERROR if broken_after_all else LEVELS.get(expected["outcome"], WARN),
         "method": expected.get("stored_method", expected.get("method", row["request_method"])),
         "url": expected.get("url", row["request_url"]),
         "status": expected["status"],
@@ -90,6 +95,7 @@ def expected_row(expected: dict[str, Any], row: dict[str, Any]) -> dict[str, Any
 def found_row(row: dict[str, Any]) -> dict[str, Any]:
     metadata = {key: row["metadata"][key] for key in row["metadata"].keys() - CHANGING}
     return {
+        "level": row["log_level"],
         "method": row["request_method"],
         "url": row["request_url"],
         "status": row["response_status"],
@@ -157,3 +163,25 @@ def test_many_frames_are_counted_exactly(client: Client, rows: Rows) -> None:
         row["metadata"][f"websocket.{name}"]
         for name in ("frames_in", "frames_out", "bytes_in", "bytes_out")
     ) == (4000, 4000, 60_000, 60_000)
+
+
+def test_many_clients_at_once_have_their_own_rows(client: Client, rows: Rows) -> None:
+    """Each with the sizes that it sent and got."""
+    numbers = range(100)
+
+    def ask(number: int) -> bytes:
+        own = Client(client.address, f"{client.request_id}-{number}")
+        answer = own.ask(f"/echo?{number}", method="POST", body=b"x" * (number + 1))
+        own.wait_for_rows()
+        return answer.body if answer else b""
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, numbers))
+
+    assert [number + 1 for number in numbers] == [len(answer) for answer in answers]
+    for number in numbers:
+        (row,) = rows(f"{client.request_id}-{number}")
+        metadata = row["metadata"]
+        assert row["request_url"] == f"/echo?{number}"
+        assert metadata["http.request.body.size"] == number + 1
+        assert metadata["http.response.body.size"] == number + 1

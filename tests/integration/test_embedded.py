@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -120,6 +121,51 @@ def test_server_ends_with_its_last_process(folder: Path, ending: str) -> None:
         else:
             other.communicate()
         assert not (folder / "postmaster.pid").exists()
+
+
+MAKER = """
+import sys
+from pathlib import Path
+from auditlog.postgres import embedded
+folder = Path(sys.argv[1])
+folder.mkdir()
+with embedded._package().PostgresServer._lock:
+    (folder / "global").mkdir()
+    print("half-made", flush=True)
+    sys.stdin.read()
+    (folder / "global").rmdir()
+"""
+
+
+def test_folder_that_another_process_is_making_is_waited_for(folder: Path) -> None:
+    """Half-made it is neither refused nor cleaned up: `auditlog tail` may come that early."""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", MAKER, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as maker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "half-made\n"
+        starting = pool.submit(start, folder)
+        with pytest.raises(TimeoutError):
+            starting.result(timeout=0.5)
+        maker.communicate()
+        with starting.result(timeout=60) as server:
+            psycopg.connect(server.dsn).close()
+
+
+def test_lock_file_of_an_interrupted_making_is_removed(folder: Path) -> None:
+    """Its process number is a negative one."""
+    start(folder).stop()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (folder / "postmaster.pid").write_text(f"-{ended.pid}\n{folder}\n")
+    with start(folder) as server:
+        psycopg.connect(server.dsn).close()
 
 
 def test_folder_with_other_things_is_refused(folder: Path) -> None:

@@ -19,7 +19,7 @@ from auditlog.tables import TABLES
 from trail import quick
 
 KINDS: tuple[type[Any], ...] = (LogRecord, ExecutionLogRecord, QuotaLogRecord)
-MAX_ROW_BYTES = 8192
+MAX_ROW_BYTES = 16384
 
 
 @pytest.fixture

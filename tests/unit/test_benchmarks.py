@@ -53,7 +53,9 @@ def test_uvicorn_stores_a_row_for_every_request(bench_server: Server) -> None:
     """Sent = stored, and nothing dropped, is checked in the run itself."""
     sizes = serving.Sizes(seconds=0.2, rounds=1, rate=100, connections=2)
     saturated, steady = serving.run(sizes, bench_server)
-    assert names(saturated) == names(steady) == [serving.BARE, serving.AUDITED]
+    competitors = [each.name for each in capture.MIDDLEWARES]
+    assert names(saturated) == [serving.BARE, serving.AUDITED, *competitors]
+    assert names(steady) == [serving.BARE, serving.AUDITED]
 
 
 def test_memory_counts_what_a_full_queue_takes() -> None:

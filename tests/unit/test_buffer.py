@@ -51,7 +51,7 @@ class BufferMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.limits = Settings(
-            max_queued_rows=8, max_queued_bytes=8192, max_row_bytes=8192, batch_rows=3
+            max_queued_rows=8, max_queued_bytes=16384, max_row_bytes=16384, batch_rows=3
         )
         self.buffer = Buffer(self.limits, self._on_due)
         self.queued: list[tuple[int, bytes, bool]] = []
@@ -64,7 +64,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule(
         table=st.integers(0, 2),
-        size=st.sampled_from((1, 100, 3000, 8192)),
+        size=st.sampled_from((1, 100, 3000, 16384)),
         low=st.booleans(),
     )
     def put(self, table: int, size: int, low: bool) -> None:
@@ -161,14 +161,14 @@ def test_rows_in_flight_take_room() -> None:
 
 def test_settled_rows_give_their_room_back() -> None:
     """In rows and in bytes, written or not."""
-    buffer = buffer_of(max_queued_bytes=8192, max_row_bytes=8192)
+    buffer = buffer_of(max_queued_bytes=16384, max_row_bytes=16384)
     for reason in (None, LossReason.REJECTED):
-        assert not buffer.put(LOGS, bytes(8192), False)
+        assert not buffer.put(LOGS, bytes(16384), False)
         assert buffer.put(LOGS, b"x", False)
         batch = buffer.take()
         assert batch is not None
         buffer.settle(batch, reason)
-    assert not buffer.put(LOGS, bytes(8192), False)
+    assert not buffer.put(LOGS, bytes(16384), False)
 
 
 def test_overflow_drops_what_is_not_important() -> None:
@@ -192,19 +192,19 @@ def test_overflow_drops_the_newest_if_told_so() -> None:
 
 def test_nothing_is_evicted_in_vain() -> None:
     """A row for which all the unimportant ones would not make room leaves them alone."""
-    buffer = buffer_of(max_queued_bytes=8192, max_row_bytes=8192)
-    buffer.put(LOGS, bytes(5000), False)
+    buffer = buffer_of(max_queued_bytes=16384, max_row_bytes=16384)
+    buffer.put(LOGS, bytes(10_000), False)
     for _ in range(3):
-        buffer.put(LOGS, bytes(1000), True)
-    large = bytes(7000)
+        buffer.put(LOGS, bytes(2000), True)
+    large = bytes(14_000)
     assert buffer.put(LOGS, large, False) == [large]
     assert buffer.snapshot().queued == 4
-    assert len(buffer.put(LOGS, bytes(3000), False)) == 3
+    assert len(buffer.put(LOGS, bytes(6000), False)) == 3
 
 
 def test_empty_queue_after_an_eviction_is_not_due() -> None:
     """The writer would otherwise ask for a batch for ever, and block its loop."""
-    buffer = buffer_of(max_queued_bytes=8192, max_row_bytes=8192, batch_age_s=0.001)
+    buffer = buffer_of(max_queued_bytes=16384, max_row_bytes=16384, batch_age_s=0.001)
     buffer.put(LOGS, bytes(6000), False)
     assert buffer.take() is not None
     buffer.put(LOGS, bytes(1000), True)

@@ -123,7 +123,7 @@ def test_one_text_is_not_a_list_of_texts(name: str, value: Any) -> None:
         ({"instance_id": "i" * 256}, "instance_id must be printable and at most 255 bytes"),
         ({"instance_id": "é" * 128}, "instance_id must be printable and at most 255 bytes"),
         ({"instance_id": "a\0"}, "instance_id must be printable"),
-        ({"max_row_bytes": 8191}, "max_row_bytes must be at least 8192"),
+        ({"max_row_bytes": 16383}, "max_row_bytes must be at least 16384"),
         ({"max_queued_bytes": 65_535}, "max_row_bytes must not exceed max_queued_bytes"),
         ({"retry_min_s": 31.0}, "retry_min_s must not exceed retry_max_s"),
         ({"trusted_proxies": ("10.0.0.0/99",)}, r"trusted_proxies: .*; write 10\.0\.0\.0/8"),
@@ -138,7 +138,7 @@ def test_what_cannot_work_is_refused_at_once(values: dict[str, Any], message: st
 
 def test_bounds_themselves_are_allowed() -> None:
     """The smallest and the equal."""
-    Settings(max_row_bytes=8192, max_queued_bytes=8192, retry_min_s=1, retry_max_s=1)
+    Settings(max_row_bytes=16384, max_queued_bytes=16384, retry_min_s=1, retry_max_s=1)
     Settings(instance_id="i" * 255, batch_rows=1, max_queued_rows=1)
     Settings(trusted_proxies=("10.1.2.3", "10.1.2.3/8", "::1"))
 

@@ -80,10 +80,15 @@ def start(path: str | Path, *, version: int | None = None) -> EmbeddedServer:
     try:
         with _starting:
             package = _package()
-            version = _suitable_version(folder, version)
-            server = package.get_server(folder, start=False, postgres_version=version)
-            if not _is_running(server):
-                _remove_stale_locks(folder)
+            # Whoever is just making the folder holds this lock: half-made it looks like no
+            # database at all, and the lock files in it like stale ones.
+            with package.PostgresServer._lock:
+                version = _suitable_version(folder, version)
+                server = package.get_server(folder, start=False, postgres_version=version)
+                is_running = _is_running(server)
+                if not is_running:
+                    _remove_stale_locks(folder)
+            if not is_running:
                 _start(server)
                 _forget_dead_processes(server)
     except ValueError as error:
@@ -190,7 +195,8 @@ def _remove_stale_locks(folder: Path) -> None:
     After a crash in a container its process number belongs to a zombie or to something else.
     """
     for lock in [*folder.glob("postmaster.pid"), *folder.glob(".s.PGSQL.*.lock")]:
-        if not _is_postgres(int(lock.read_text().split()[0])):
+        # While a database is made, the number is written as a negative one.
+        if not _is_postgres(abs(int(lock.read_text().split()[0]))):
             lock.unlink()
 
 

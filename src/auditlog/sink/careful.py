@@ -4,9 +4,9 @@ The slow twin of the quick path in `encode.py`: it decides by the column's type 
 replaces what PostgreSQL cannot store, cuts what is too long, and names each changed field under
 `audit.repaired` in the row's metadata. It never raises on a value.
 
-The budgets below add up to less than a row's limit: 9/64 for identifiers, 1/8 each for url,
-message and headers, 3/8 for metadata, 1/16 for the mark, 1/4 for a stack trace (which has no url
-beside it).
+The budgets below add up to less than a row's limit: 9/64 for identifiers, whose own limit is 1/64
+of the smallest that a row may have; 1/8 each for url, message and headers, 3/8 for metadata, 1/16
+for the mark, 1/4 for a stack trace (which has no url beside it).
 """
 
 import struct
@@ -120,7 +120,7 @@ def _text_field(column: Column, value: Any, max_bytes: int) -> tuple[bytes, bool
         return b"", True
     limit = column.max_bytes or max_bytes
     if limit <= _IDENTIFIER_BYTES:
-        data, changed = storable_text(value, min(limit, max_bytes // 64))
+        data, changed = storable_text(value, limit)
         # What is left of two identities may be the same, and the second row would be refused.
         return (
             (_new_log_id().encode(), True)

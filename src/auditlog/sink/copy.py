@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.settings import Settings
 from auditlog.sink.buffer import Batch
@@ -104,15 +104,17 @@ class CopyTarget:
             await self.close()
             self._loop = loop
         if self._connection is None or self._connection.closed:
-            dsn = make_conninfo(
-                await self._resolve_dsn(),
-                client_encoding="utf8",  # what the tuples are encoded in
-                application_name="auditlog",
-                connect_timeout=max(2, round(self._settings.connect_timeout_s)),
-            )
-            # No prepared statements: a pooler may give the next transaction another server.
+            dsn = await self._resolve_dsn()
+            timeout_s = max(2, round(self._settings.connect_timeout_s))
+            # Name and time-out are the DSN's, where it has them. No prepared statements: a pooler
+            # may give the next transaction another server.
             self._connection = await AsyncConnection.connect(
-                dsn, autocommit=True, prepare_threshold=None
+                dsn,
+                autocommit=True,
+                prepare_threshold=None,
+                client_encoding="utf8",  # what the tuples are encoded in
+                fallback_application_name="auditlog",
+                connect_timeout=conninfo_to_dict(dsn).get("connect_timeout", timeout_s),
             )
         return self._connection
 

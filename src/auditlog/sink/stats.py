@@ -20,7 +20,7 @@ class LossReason(StrEnum):
 
 
 class HealthStatus(StrEnum):
-    """`ok`: rows flow. `degraded`: retrying, nothing lost yet. `failed`: somebody must act."""
+    """`ok`: rows flow. `degraded`: rows wait, or some were lost just now. `failed`: act."""
 
     OK = "ok"
     DEGRADED = "degraded"
