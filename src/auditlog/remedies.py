@@ -67,7 +67,8 @@ _REMEDIES = {
     "28P01": "check user, password: it comes from the DSN or from ~/.pgpass",
     "3D": "the database does not exist: create it (createdb NAME), or correct the name in the DSN",
     "3F": _MISSING_SCHEMA,
-    "42501": "grant the rights: `auditlog doctor` prints the statements",
+    "42501": "grant the rights: `auditlog doctor` prints the statements for writing; for reading"
+    " it is GRANT USAGE ON SCHEMA logstore and GRANT SELECT ON logstore.logs",
     "42703": "the schema is of another version: run `auditlog migrate`",
     "42P01": _MISSING_SCHEMA,
     "53300": "raise max_connections, or use a pooler",

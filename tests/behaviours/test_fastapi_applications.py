@@ -18,6 +18,7 @@ class Item(BaseModel):
 
 
 def test_models_of_fastapi(install: Install) -> None:
+    """Validated on the way in, filtered on the way out."""
     app = FastAPI()
 
     @app.post("/items/{item_id}", response_model=Item, status_code=201)
@@ -33,6 +34,7 @@ def test_models_of_fastapi(install: Install) -> None:
 
 
 def test_dependencies_with_yield(install: Install) -> None:
+    """Asynchronous and in threads, with what follows the yield."""
     entries: list[str] = []
 
     async def session() -> AsyncIterator[str]:
@@ -64,6 +66,7 @@ def test_dependencies_with_yield(install: Install) -> None:
 
 
 def test_forms_and_files_of_fastapi(install: Install) -> None:
+    """As parameters."""
     app = FastAPI()
 
     @app.post("/")
@@ -79,6 +82,8 @@ def test_forms_and_files_of_fastapi(install: Install) -> None:
 
 
 def test_http_middleware_and_handlers_of_fastapi(install: Install) -> None:
+    """Together."""
+
     class Own(Exception):  # noqa: N818  # an application's name
         pass
 
@@ -104,6 +109,7 @@ def test_http_middleware_and_handlers_of_fastapi(install: Install) -> None:
 
 
 def test_sub_applications_of_fastapi(install: Install) -> None:
+    """With URLs and documents of their own."""
     sub = FastAPI()
 
     @sub.get("/item")

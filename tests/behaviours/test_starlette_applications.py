@@ -24,6 +24,8 @@ Install = Callable[..., TestClient]
 
 
 def test_mounts_hosts_and_routers(install: Install) -> None:
+    """What a handler sees of root_path, path and parameters."""
+
     async def where(request: Request) -> Response:
         scope = request.scope
         return JSONResponse([scope["root_path"], scope["path"], request.path_params])
@@ -46,6 +48,8 @@ def test_mounts_hosts_and_routers(install: Install) -> None:
 
 
 def test_exception_handlers(install: Install) -> None:
+    """By class and by status, and for what nobody expected."""
+
     class Own(Exception):  # noqa: N818  # an application's name
         pass
 
@@ -83,6 +87,8 @@ def test_exception_handlers(install: Install) -> None:
 
 
 def test_page_of_the_debugger(install: Install) -> None:
+    """It has the traceback."""
+
     async def broken(_request: Request) -> Response:
         raise ZeroDivisionError("shown")
 
@@ -96,6 +102,7 @@ def test_page_of_the_debugger(install: Install) -> None:
 
 
 def test_exception_reaches_the_server(install: Install) -> None:
+    """It is the same object."""
     error = ZeroDivisionError("the very object")
 
     async def broken(_request: Request) -> Response:
@@ -109,6 +116,7 @@ def test_exception_reaches_the_server(install: Install) -> None:
 
 
 def test_background_tasks(install: Install) -> None:
+    """They run after the response, in their order."""
     done: list[str] = []
 
     async def asynchronous(name: str) -> None:
@@ -130,6 +138,8 @@ def test_background_tasks(install: Install) -> None:
 
 
 def test_classes_as_endpoints(install: Install) -> None:
+    """Methods that are there and that are not."""
+
     class Resource(HTTPEndpoint):
         async def get(self, _request: Request) -> Response:
             return PlainTextResponse("got")
@@ -145,6 +155,8 @@ def test_classes_as_endpoints(install: Install) -> None:
 
 
 def test_websocket(install: Install) -> None:
+    """A subprotocol, texts in and JSON out."""
+
     async def echo(websocket: WebSocket) -> None:
         await websocket.accept(subprotocol=websocket.scope["subprotocols"][0])
         async for text in websocket.iter_text():
@@ -163,6 +175,8 @@ def test_websocket(install: Install) -> None:
 
 
 def test_websocket_endpoints_that_refuse_close_and_raise(install: Install) -> None:
+    """And one that answers bytes."""
+
     class Bytes(WebSocketEndpoint):
         encoding = "bytes"
 
@@ -200,6 +214,7 @@ def test_websocket_endpoints_that_refuse_close_and_raise(install: Install) -> No
 
 
 def test_lifespan_and_its_state(install: Install) -> None:
+    """Up, seen by handlers, down."""
     entries: list[str] = []
 
     @asynccontextmanager
@@ -217,6 +232,8 @@ def test_lifespan_and_its_state(install: Install) -> None:
 
 
 def test_lifespan_that_fails(install: Install) -> None:
+    """The application does not start, for its own reason."""
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         raise ZeroDivisionError("cannot start")

@@ -37,6 +37,8 @@ Install = Callable[..., TestClient]
 
 
 def test_sessions(install: Install) -> None:
+    """In a signed cookie, changed and cleared."""
+
     async def count(request: Request) -> Response:
         request.session["count"] = request.session.get("count", 0) + 1
         return JSONResponse(request.session)
@@ -67,6 +69,8 @@ class TokenBackend(AuthenticationBackend):
 
 
 def test_authentication(install: Install) -> None:
+    """Nobody, a wrong token and a right one."""
+
     @requires("in")
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(request.user.display_name)
@@ -84,6 +88,8 @@ def test_authentication(install: Install) -> None:
 
 
 def test_cors(install: Install) -> None:
+    """Preflights that are allowed and refused, and plain requests."""
+
     async def endpoint(_request: Request) -> Response:
         return PlainTextResponse("ok")
 
@@ -117,6 +123,8 @@ def test_cors(install: Install) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_gzip(install: Install, streamed: bool) -> None:
+    """In one piece and streamed."""
+
     async def parts() -> AsyncIterator[bytes]:
         for _ in range(10):
             yield b"x" * 400
@@ -137,6 +145,7 @@ def test_gzip(install: Install, streamed: bool) -> None:
 
 
 def test_static_files(install: Install, tmp_path: Path) -> None:
+    """Found, not modified, missing, outside of the folder."""
     (tmp_path / "a.txt").write_text("0123456789")
     (tmp_path / "index.html").write_text("<p>index")
     client = install(
@@ -155,6 +164,7 @@ def test_static_files(install: Install, tmp_path: Path) -> None:
 
 
 def test_file_in_ranges(install: Install, tmp_path: Path) -> None:
+    """One, several and none that exists."""
     file = tmp_path / "a.txt"
     file.write_text("0123456789")
 
@@ -172,6 +182,8 @@ def test_file_in_ranges(install: Install, tmp_path: Path) -> None:
 
 
 def test_middleware_of_the_base_class(install: Install) -> None:
+    """It changes a response, and makes one of its own."""
+
     class Timing(BaseHTTPMiddleware):
         async def dispatch(self, request: Request, call_next: Any) -> Response:
             if request.url.path == "/short":
@@ -194,6 +206,8 @@ def test_middleware_of_the_base_class(install: Install) -> None:
 
 
 def test_trusted_hosts_and_https(install: Install) -> None:
+    """Refused before a route is asked."""
+
     async def endpoint(_request: Request) -> Response:
         return PlainTextResponse("ok")
 

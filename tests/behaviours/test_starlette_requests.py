@@ -20,6 +20,8 @@ Install = Callable[..., TestClient]
 
 
 def test_path_and_query_parameters(install: Install) -> None:
+    """Converted, repeated and percent-encoded."""
+
     async def endpoint(request: Request) -> Response:
         return JSONResponse([request.path_params, list(request.query_params.multi_items())])
 
@@ -32,6 +34,8 @@ def test_path_and_query_parameters(install: Install) -> None:
 
 
 def test_url_and_headers_of_the_request(install: Install) -> None:
+    """And URLs that are built from them."""
+
     async def endpoint(request: Request) -> Response:
         return JSONResponse(
             [str(request.url), request.headers.getlist("x-a"), str(request.url_for("named", x="1"))]
@@ -48,6 +52,8 @@ def test_url_and_headers_of_the_request(install: Install) -> None:
 
 
 def test_form(install: Install) -> None:
+    """Fields in their order, repeated ones too."""
+
     async def endpoint(request: Request) -> Response:
         async with request.form() as form:
             return JSONResponse(form.multi_items())
@@ -62,6 +68,8 @@ def test_form(install: Install) -> None:
 
 
 def test_upload_of_files(install: Install) -> None:
+    """Large enough to be spooled to disk."""
+
     async def endpoint(request: Request) -> Response:
         async with request.form() as form:
             file = form["file"]
@@ -75,6 +83,8 @@ def test_upload_of_files(install: Install) -> None:
 
 
 def test_body_read_as_a_stream(install: Install) -> None:
+    """Chunk by chunk, as the server gives them."""
+
     async def endpoint(request: Request) -> Response:
         return JSONResponse([len(chunk) async for chunk in request.stream()])
 
@@ -87,6 +97,8 @@ def test_body_read_as_a_stream(install: Install) -> None:
 
 
 def test_streaming_response(install: Install) -> None:
+    """Without a length, with its headers."""
+
     async def parts() -> AsyncIterator[bytes]:
         for number in range(100):
             yield b"%d," % number
@@ -103,6 +115,8 @@ def test_streaming_response(install: Install) -> None:
 
 
 def test_stream_that_breaks(install: Install) -> None:
+    """The exception of the generator reaches the server."""
+
     async def parts() -> AsyncIterator[bytes]:
         yield b"a"
         raise RuntimeError("in the middle")
@@ -117,6 +131,8 @@ def test_stream_that_breaks(install: Install) -> None:
 
 
 def test_cookies_set_and_deleted(install: Install) -> None:
+    """Three headers of one name."""
+
     async def endpoint(request: Request) -> Response:
         response = JSONResponse(request.cookies)
         response.set_cookie("a", "1", httponly=True, samesite="strict")
@@ -133,6 +149,8 @@ def test_cookies_set_and_deleted(install: Install) -> None:
 
 
 def test_redirects(install: Install) -> None:
+    """From a POST to a GET."""
+
     async def away(_request: Request) -> Response:
         return RedirectResponse("/here", status_code=303)
 
@@ -148,6 +166,8 @@ def test_redirects(install: Install) -> None:
 
 
 def test_redirect_of_slashes(install: Install) -> None:
+    """By the router, with the query kept."""
+
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(request.url.path)
 

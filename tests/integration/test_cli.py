@@ -16,6 +16,7 @@ from auditlog.cli import NOT_INSTALLED
 from auditlog.cli.failures import EXIT_CODES, Exit, hide_secrets
 from auditlog.postgres import embedded
 from auditlog.tables import LOGS
+from databases import Server, as_role
 from trail import quick
 
 SECRET = "geheim wort@99/tief"
@@ -175,6 +176,19 @@ def test_tail_of_nothing_says_so(any_dsn: str, empty_dsn: str) -> None:
     assert (missing.returncode, missing.stdout) == (Exit.NOT_WELL, "")
     assert "run `auditlog migrate`" in missing.stderr
     assert len(missing.stderr.splitlines()) == 1
+
+
+def test_tail_of_a_role_that_may_not_read_says_what_to_grant(any_server: Server) -> None:
+    """And not to make it the owner, which could then change the trail."""
+    with any_server.role() as role, any_server.database() as dsn:
+        result = auditlog("tail", "--dsn", as_role(dsn, role))
+        assert result.returncode == Exit.NOT_WELL
+        assert "OWNER" not in result.stderr
+        grants = re.findall(r"GRANT [A-Z]+ ON (?:SCHEMA )?[a-z.]+", result.stderr)
+        with psycopg.connect(dsn) as conn:
+            for grant in grants:
+                conn.execute(f'{grant} TO "{role}"')
+        assert auditlog("tail", "--dsn", as_role(dsn, role)).returncode == Exit.OK
 
 
 def test_an_embedded_database_is_only_migrated_by_migrate() -> None:

@@ -118,6 +118,35 @@ async def test_application_without_a_lifespan_gets_the_log_drained(app: Any) -> 
     ]
 
 
+class Unprintable(Exception):  # noqa: N818  # an application's name
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no database"), Unprintable(), OSError()])
+async def test_application_that_cannot_start_is_not_answered_for(error: Exception) -> None:
+    """Its exception is no answer to the lifespan, and the server has to see it."""
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise error
+
+    run = await live(app, MemorySink())
+
+    assert (run.sent, run.error) == ([], error)
+
+
+@pytest.mark.parametrize("error", [AssertionError(), KeyError("path"), NotImplementedError()])
+async def test_usual_refusals_are_answered_for(error: Exception) -> None:
+    """What hand-written applications raise at a scope that they do not know."""
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise error
+
+    run = await live(app, MemorySink())
+
+    assert (run.sent, run.error) == ([COMPLETE, STOPPED], None)
+
+
 async def test_refusal_of_the_lifespan_is_not_silent(caplog: pytest.LogCaptureFixture) -> None:
     """The exception that a server would have shown is named, at level INFO."""
     with caplog.at_level(logging.INFO, "auditlog"):

@@ -96,7 +96,12 @@ async def pass_lifespan(
 
 def _refuses(error: Exception) -> bool:
     """Is it an answer to the scope's type, and not an application that cannot start?"""
-    return isinstance(error, _REFUSALS) or "lifespan" in str(error)
+    if isinstance(error, _REFUSALS):
+        return True
+    try:
+        return "lifespan" in str(error)
+    except Exception:  # noqa: BLE001  # the application's class, which passes as it is
+        return False
 
 
 def _type_of(message: Message) -> str | None:

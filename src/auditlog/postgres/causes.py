@@ -4,6 +4,7 @@ Blocking. The texts may name host, user and database, as libpq's do; never a pas
 of one that a badly written DSN made look like something else.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
@@ -49,10 +50,11 @@ def connect(dsn: str) -> Connection:
     )
 
 
-def explain(error: psycopg.Error) -> Cause:
-    """Return the cause in short with its remedy, as it is for whoever keeps the schema."""
+def explain(error: psycopg.Error, remedies: Mapping[str, str] | None = None) -> Cause:
+    """Return the cause in short with its remedy; `remedies`, by SQLSTATE, precede the usual."""
     sqlstate, words, remedy = identify(error)
-    return Cause(words, _OF_MAINTENANCE.get(sqlstate) or remedy or "see the server's log")
+    own = (remedies or {}).get(sqlstate)
+    return Cause(words, own or remedy or "see the server's log")
 
 
 def is_bad_dsn(error: psycopg.Error) -> bool:
@@ -76,21 +78,3 @@ def wrong_encoding(server_encoding: str | None) -> Cause | None:
         f"the database is encoded in {server_encoding} and cannot hold every text",
         "make another: createdb --encoding=UTF8 --template=template0 NAME",
     )
-
-
-_NAME_IS_TAKEN = (
-    "the database has an object of this name that auditlog did not make:"
-    " rename or drop it, or use another database"
-)
-# What a sink cannot run into, or would have to mend in another way.
-_OF_MAINTENANCE = {
-    "42501": "run it as the owner of schemas logstore and projections, or make this role their"
-    " owner (ALTER SCHEMA ... OWNER TO ...); where there are none yet, let it make them:"
-    " GRANT CREATE ON DATABASE ... TO ...",
-    "42710": _NAME_IS_TAKEN,  # an object of another kind
-    "42723": _NAME_IS_TAKEN,  # a function
-    "42P06": _NAME_IS_TAKEN,  # a schema
-    "42P07": _NAME_IS_TAKEN,  # a table, an index or a view
-    "55P03": "another transaction holds a lock on it: try again when that has ended"
-    " (pg_stat_activity shows it)",
-}

@@ -21,6 +21,23 @@ from auditlog.postgres.files import Migration, available, package_version
 
 OTHER_RUNNER_TIMEOUT_S = 300
 
+_NAME_IS_TAKEN = (
+    "the database has an object of this name that auditlog did not make:"
+    " rename or drop it, or use another database"
+)
+# What only a migration runs into, or mends in another way.
+_REMEDIES = {
+    "42501": "run it as the owner of schemas logstore and projections, or make this role their"
+    " owner (ALTER SCHEMA ... OWNER TO ...); where there are none yet, let it make them:"
+    " GRANT CREATE ON DATABASE ... TO ...",
+    "42710": _NAME_IS_TAKEN,  # an object of another kind
+    "42723": _NAME_IS_TAKEN,  # a function
+    "42P06": _NAME_IS_TAKEN,  # a schema
+    "42P07": _NAME_IS_TAKEN,  # a table, an index or a view
+    "55P03": "another transaction holds a lock on it: try again when that has ended"
+    " (pg_stat_activity shows it)",
+}
+
 
 def status(conn: Connection, files: Iterable[Migration] | None = None) -> list[Migration]:
     """Return every migration that the package or the database knows, in order."""
@@ -75,7 +92,7 @@ def migrate(
             while (migration := _apply_next(conn, files, lock_timeout_s)) is not None:
                 applied.append(migration)
     except psycopg.Error as error:
-        raise MigrationError(str(explain(error))) from error
+        raise MigrationError(str(explain(error, _REMEDIES))) from error
     return applied
 
 
@@ -108,7 +125,9 @@ def _run(conn: Connection, migration: Migration) -> None:
     try:
         conn.execute(migration.sql.encode())
     except psycopg.Error as error:
-        raise MigrationError(f"{migration.file_name} was not applied: {explain(error)}") from error
+        raise MigrationError(
+            f"{migration.file_name} was not applied: {explain(error, _REMEDIES)}"
+        ) from error
 
 
 def _history(conn: Connection) -> list[Any]:
