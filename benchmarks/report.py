@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
+_VERDICTS = {True: "yes", False: "no", None: "unclear"}
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -17,7 +18,8 @@ class Aim:
     """What a figure ought to be, and whether it was that."""
 
     text: str
-    met: bool
+    met: bool | None
+    """None: the rounds differ by more than the aim allows, so this run cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def write(path: Path, text: str) -> None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     aims = "; ".join(aim.text for aim in row.aims)
-    met = "; ".join("yes" if aim.met else "no" for aim in row.aims)
+    met = "; ".join(_VERDICTS[aim.met] for aim in row.aims)
     return (row.name, *row.cells, aims, met)
 
 

@@ -178,7 +178,7 @@ class Client:
             additional_headers={"x-request-id": self.request_id},
             compression=None,
             open_timeout=TIMEOUT_S,
-            close_timeout=TIMEOUT_S,
+            close_timeout=1,
             proxy=None,
             **options,
         ) as connection:

@@ -19,7 +19,7 @@ COMMANDS = {
     " --timeout-graceful-shutdown 1 --h11-max-incomplete-event-size 262144",
     "uvicorn-httptools": "uvicorn served:{} --http httptools --ws auto --no-access-log"
     " --timeout-graceful-shutdown 1",
-    "hypercorn": "hypercorn served:{} --workers 0 --graceful-timeout 1",
+    "hypercorn": "hypercorn served:{} --workers 0 --graceful-timeout 1 --keep-alive 1",
     "granian": "granian served:{} --interface asgi --no-access-log --workers-kill-timeout 3",
 }
 TCP, UNIX = "--host 127.0.0.1 --port {}", "--uds {}"

@@ -259,6 +259,14 @@ async def test_sizes_are_those_that_passed() -> None:
     assert (metadata["http.request.body.size"], metadata["http.response.body.size"]) == (9, 5)
 
 
+async def test_what_is_sent_to_nobody_has_no_size() -> None:
+    """It counts up to where the client left."""
+    app = script(START, body(b"abc", more_body=True), ..., body(b"de"))
+    metadata = metadata_of(await row_of(app, None, [DISCONNECT]))
+
+    assert metadata["http.response.body.size"] == 3
+
+
 async def test_sizes_of_nothing_are_absent() -> None:
     """A key is absent when there is nothing to say."""
     metadata = metadata_of(await row_of(script(..., START, END), None, [upload()]))

@@ -84,6 +84,25 @@ def test_tables_show_aims_and_whether_they_were_met() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("audited", "bare", "verdict"),
+    [
+        ([1.5, 1.6, 1.7], [1.0, 1.1, 1.2], True),
+        ([3.5, 3.6, 3.7], [1.0, 1.1, 1.2], False),
+        ([1.0, 1.0, 1.0], [1.0, 9.0, 4.0], None),
+        ([40.0, 50.0, 60.0], [1.0, 9.0, 4.0], None),
+        ([1.0], [1.0], None),
+    ],
+)
+def test_no_verdict_on_latency_when_bare_differs_from_itself_by_more_than_the_aim(
+    audited: list[float], bare: list[float], verdict: bool | None
+) -> None:
+    """Noise must not pass for a success, nor for a failure."""
+    assert serving.within(audited, bare, aim=1.0) is verdict
+    word = {True: "yes", False: "no", None: "unclear"}[verdict]
+    assert f"| {word}" in Table("t", (), [Row("x", (), (Aim("aim", verdict),))]).markdown()
+
+
 def test_write_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:
     """What people wrote around the figures stays."""
     page = tmp_path / "benchmarks.md"

@@ -179,7 +179,7 @@ def test_overflow_drops_what_is_not_important() -> None:
         buffer.put(EXECUTIONS, row, True)
     assert buffer.put(LOGS, b"important", False) == [low[0]]
     assert buffer.put(LOGS, b"unimportant", True) == [b"unimportant"]
-    assert rows_of(buffer.take()) == [b"important", *low[1:3]]
+    assert rows_of(buffer.take()) == [b"important", *low[1:9]]
 
 
 def test_overflow_drops_the_newest_if_told_so() -> None:
@@ -238,13 +238,24 @@ def test_important_rows_leave_first() -> None:
 def test_batch_is_bounded_by_rows_and_by_bytes() -> None:
     """By bytes with the one row that crosses the line, so that it cannot be empty."""
     buffer = buffer_of(batch_bytes=1000)
-    for _ in range(10):
+    for _ in range(5):
         buffer.put(LOGS, bytes(10), False)
     assert len(rows_of(buffer.take())) == 3
     buffer = buffer_of(batch_bytes=1000)
     for _ in range(3):
         buffer.put(LOGS, bytes(600), False)
     assert len(rows_of(buffer.take())) == 2
+
+
+def test_backlog_goes_in_larger_batches() -> None:
+    """Up to a bound: each batch costs round trips and a commit."""
+    buffer = buffer_of(max_queued_rows=100)
+    for _ in range(25):
+        buffer.put(LOGS, bytes(10), False)
+    sizes = []
+    while batch := buffer.take():
+        sizes.append(batch.size)
+    assert sizes == [12, 12, 1]
 
 
 def test_told_when_the_first_row_comes_and_when_a_batch_is_full() -> None:
