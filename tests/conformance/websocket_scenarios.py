@@ -78,7 +78,7 @@ def close_without_code(connection: Any) -> int:
 
 
 def break_protocol(connection: Any) -> None:
-    connection.socket.sendall(b"\xff\xff\xff\xff")
+    connection.socket.sendall(b"\xff\x80\0\0\0\0")
     close_of(connection)
 
 

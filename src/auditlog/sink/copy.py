@@ -26,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict
 from auditlog.settings import Settings
 from auditlog.sink.buffer import Batch
 from auditlog.sink.storable import PG_EPOCH_US
-from auditlog.tables import TABLES, Table
+from auditlog.tables import LOGS, TABLES, Table
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
@@ -141,8 +141,12 @@ def _payload(rows: list[bytes]) -> bytes:
 def _date_range(batch: Batch) -> tuple[datetime | None, datetime | None]:
     dates: list[bytes] = []
     for table, rows in zip(TABLES, batch.rows, strict=True):
-        column = _LOG_DATE[table.name]
-        dates += [_log_date(row, column) for row in rows]
+        if table is LOGS:
+            # Written out, for it is done for every row: behind two texts, each with its length.
+            dates += [row[(at := 14 + row[5] + row[9 + row[5]]) : at + 8] for row in rows]
+        else:
+            column = _LOG_DATE[table.name]
+            dates += [_log_date(row, column) for row in rows]
     if not dates:
         return None, None
     # As big-endian bytes dates are in order, unless one is negative, before 2000. Comparing them
