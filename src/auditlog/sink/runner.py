@@ -63,6 +63,8 @@ class Runner:
         """Block until the writer has returned; False when it has not within the time."""
         if self.loop is None:
             self._run_to_the_end(timeout_s)
+            # Cut when the time was over, it has finished as well, but not its work.
+            return self._task is not None and not self._task.cancelled()
         return bool(wait({self.finished}, timeout_s).done)
 
     def stop(self) -> None:
