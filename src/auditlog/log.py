@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, Self
 
 from auditlog.errors import SettingsError
@@ -76,6 +77,7 @@ class AuditLog:
         # Re-entrant: a signal handler may submit while this very thread is starting the writer.
         self._lifecycle = threading.RLock()
         self._runner: Runner | None = None
+        self._starting = False
         self._make_chain()
         _instances.add(self)
 
@@ -109,10 +111,7 @@ class AuditLog:
     async def start(self) -> None:
         """Start writing on the running loop; does not wait for the database. May be nested."""
         self._users += 1
-        with self._lifecycle:
-            if self._runner is None or not self._runner.alive:
-                self._runner = Runner.on_loop(self._writer, self._on_runner_end)
-                _unfinished.add(self)
+        self._begin(Runner.on_loop)
 
     async def aclose(self) -> None:
         """Ship what is queued within `drain_timeout_s` and stop; what is left then is lost.
@@ -194,10 +193,7 @@ class AuditLog:
 
     def __enter__(self) -> Self:
         self._users += 1
-        with self._lifecycle:
-            if self._runner is None or not self._runner.alive:
-                self._runner = Runner.in_thread(self._writer, self._on_runner_end)
-                _unfinished.add(self)
+        self._begin(Runner.in_thread)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -230,19 +226,26 @@ class AuditLog:
             self._start_lazily()
 
     def _start_lazily(self) -> None:
-        with self._lifecycle:
-            if self._runner is not None and self._runner.alive:
-                return
-            start = Runner.in_thread if _running_loop() is None else Runner.on_loop
-            runner = start(self._writer, self._on_runner_end)
-            self._runner = runner if runner.alive else None
-            _unfinished.add(self)
-        if not runner.alive:  # no more threads, or the interpreter is shutting down
+        self._begin(Runner.in_thread if _running_loop() is None else Runner.on_loop)
+        if self._runner is None and not self._starting:
             self.reporter.report(
                 "auditlog.start_failed",
                 "no thread for the writer can be had; rows wait in memory",
                 level=logging.ERROR,
             )
+
+    def _begin(self, start: Callable[[Writer, Callable[[Runner], None]], Runner]) -> None:
+        """Start the writer unless it lives, or is being started further up this very stack."""
+        with self._lifecycle:
+            if self._starting or (self._runner is not None and self._runner.alive):
+                return
+            self._starting = True
+            try:
+                runner = start(self._writer, self._on_runner_end)
+                self._runner = runner if runner.alive else None
+                _unfinished.add(self)
+            finally:
+                self._starting = False
 
     def _on_runner_end(self, runner: Runner) -> None:
         # Not under the lock: a start that replaced this runner may hold it on this very thread.
@@ -299,6 +302,7 @@ class AuditLog:
         self._users = 0
         self._lifecycle = threading.RLock()
         self._runner = None
+        self._starting = False
         self.reporter = Reporter()
         self._make_chain()
 
