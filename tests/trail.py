@@ -1,6 +1,7 @@
 """What the tests of the sink look at in a database: its rows, its ledger, its connections."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, LiteralString
@@ -9,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from auditlog import LogRecord, Settings, Stats
+from auditlog import AuditLog, HealthStatus, LogRecord, Settings, Stats
 from auditlog.tables import TABLES
 
 QUICK: dict[str, Any] = {
@@ -56,6 +57,11 @@ def numbered(numbers: Iterable[int]) -> list[LogRecord]:
     return [LogRecord(user_id=f"{number:06}", request_url="/") for number in numbers]
 
 
+def stored_once(dsn: str, count: int) -> bool:
+    """Whether `numbered(range(count))` is there, each once, and the ledger says the same."""
+    return users(dsn) == [f"{number:06}" for number in range(count)] and ledger_agrees(dsn)
+
+
 def ledger_agrees(dsn: str) -> bool:
     """Whether the ledger counts, table by table, the rows that are there."""
     with psycopg.connect(dsn) as conn:
@@ -95,6 +101,33 @@ def _rows(dsn: str, table: str, order: LiteralString) -> list[dict[str, Any]]:
     )
     with psycopg.connect(dsn) as conn, conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query).fetchall()
+
+
+def waits_for_a_lock(dsn: str) -> bool:
+    """Whether a writer to this database is held up by another transaction."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'auditlog' AND wait_event_type = 'Lock'"
+    )
+    return fetch(dsn, query) == [1]
+
+
+def join_writers() -> None:
+    """Wait for the threads that have written all they had: they end by themselves."""
+    for thread in threading.enumerate():
+        if thread.name == "auditlog":
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+async def failing(audit: AuditLog, status: HealthStatus) -> None:
+    """Wait until a log knows that something is wrong."""
+    await until(lambda: audit.health().status is status)
+
+
+async def change(dsn: str, statement: str) -> None:
+    """Execute beside the loop: a writer in mid-transaction has locks, and must be able to go on."""
+    await asyncio.to_thread(execute, dsn, statement)
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:

@@ -4,8 +4,6 @@ import asyncio
 import gc
 import signal
 import threading
-import time
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,11 +26,6 @@ def submit(audit: AuditLog, numbers: range) -> None:
         assert audit.submit(record) is Outcome.ACCEPTED
 
 
-def is_stored_once(dsn: str, count: int) -> bool:
-    expected = [f"{number:06}" for number in range(count)]
-    return trail.users(dsn) == expected and trail.ledger_agrees(dsn)
-
-
 @pytest.fixture
 def proxy(any_dsn: str) -> Iterator[Proxy]:
     with Proxy(any_dsn) as proxy:
@@ -46,7 +39,7 @@ async def test_writer_starts_with_the_first_record(any_dsn: str) -> None:
     assert audit._runner is not None
     assert audit._runner.loop is asyncio.get_running_loop()
     assert await audit.flush(20)
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
     await audit.aclose()
 
 
@@ -54,9 +47,9 @@ def test_code_without_a_loop_gets_a_thread(any_dsn: str) -> None:
     """A script or a threaded server; `with` drains at its end."""
     with AuditLog(any_dsn, settings=quick(batch_age_s=60.0)) as audit:
         submit(audit, range(10))
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
     assert audit._runner is None
-    _join_writers()
+    trail.join_writers()
 
 
 async def test_threads_and_loops_submit_to_one_log(any_dsn: str) -> None:
@@ -77,7 +70,7 @@ async def test_threads_and_loops_submit_to_one_log(any_dsn: str) -> None:
         work = [asyncio.to_thread(in_a_thread, start) for start in range(0, 800, 100)]
         await asyncio.gather(*work, on_another_loop(800))
         assert await audit.flush(20)
-        assert is_stored_once(any_dsn, 900)
+        assert trail.stored_once(any_dsn, 900)
 
 
 async def test_flush_from_another_loop_and_thread(any_dsn: str) -> None:
@@ -89,7 +82,7 @@ async def test_flush_from_another_loop_and_thread(any_dsn: str) -> None:
     async with AuditLog(any_dsn, settings=quick(batch_age_s=60.0)) as audit:
         submit(audit, range(10))
         assert await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
-        assert is_stored_once(any_dsn, 10)
+        assert trail.stored_once(any_dsn, 10)
 
 
 async def test_flush_says_when_time_is_up(any_dsn: str, proxy: Proxy) -> None:
@@ -104,7 +97,7 @@ async def test_flush_says_when_time_is_up(any_dsn: str, proxy: Proxy) -> None:
         assert not await audit.flush(0)
         proxy.speak()
         assert await audit.flush(20)
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
 
 
 async def test_flush_before_anything(any_dsn: str) -> None:
@@ -124,43 +117,8 @@ async def test_two_logs_in_one_process(any_server: Any) -> None:
                     submit(audit, range(number, number + 1))
                     submit(threaded, range(number, number + 1))
             await asyncio.to_thread(threaded.close)
-        assert is_stored_once(first, 50)
-        assert is_stored_once(second, 50)
-
-
-async def test_close_is_safe_at_any_time(any_dsn: str) -> None:
-    """Before the start, twice, and many at once."""
-    audit = AuditLog(any_dsn, settings=quick(batch_age_s=60.0))
-    await audit.aclose()
-    await audit.aclose()
-    await audit.start()
-    submit(audit, range(10))
-    await asyncio.gather(*(audit.aclose() for _ in range(5)))
-    assert is_stored_once(any_dsn, 10)
-    await asyncio.to_thread(audit.close)
-    assert audit.stats().dropped == 0
-
-
-async def test_starts_may_be_nested(any_dsn: str) -> None:
-    """Two lifespans share a log: the one that ends first does not close it for the other."""
-    audit = AuditLog(any_dsn, settings=quick(batch_age_s=60.0))
-    async with audit:
-        async with audit:
-            submit(audit, range(5))
-        assert trail.users(any_dsn) == []
-        submit(audit, range(5, 10))
-    assert is_stored_once(any_dsn, 10)
-
-
-async def test_record_after_the_close_starts_the_writer_anew(any_dsn: str) -> None:
-    """A background task that outlives the lifespan still has its row."""
-    audit = AuditLog(any_dsn, settings=quick())
-    async with audit:
-        submit(audit, range(5))
-    submit(audit, range(5, 10))
-    await trail.until(lambda: audit.stats().written == 10)
-    await audit.aclose()
-    assert is_stored_once(any_dsn, 10)
+        assert trail.stored_once(first, 50)
+        assert trail.stored_once(second, 50)
 
 
 def test_rows_left_by_one_loop_are_shipped_by_the_next(any_dsn: str) -> None:
@@ -175,7 +133,7 @@ def test_rows_left_by_one_loop_are_shipped_by_the_next(any_dsn: str) -> None:
         asyncio.run(work(range(start, start + 10)))
     assert audit.stats().pending == 50
     asyncio.run(audit.aclose())
-    assert is_stored_once(any_dsn, 50)
+    assert trail.stored_once(any_dsn, 50)
 
 
 def test_task_cancelled_in_mid_copy_is_continued(any_dsn: str) -> None:
@@ -186,12 +144,12 @@ def test_task_cancelled_in_mid_copy_is_continued(any_dsn: str) -> None:
 
         async def begin() -> None:
             submit(audit, range(10))
-            await trail.until(lambda: _waits_for_a_lock(any_dsn))
+            await trail.until(lambda: trail.waits_for_a_lock(any_dsn))
 
         asyncio.run(begin())
     assert audit.stats().in_flight == 10
     asyncio.run(audit.aclose())
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
     assert audit.stats().written == 10
 
 
@@ -205,13 +163,13 @@ def test_loop_closed_in_mid_copy_is_continued(any_dsn: str) -> None:
 
         async def begin() -> None:
             submit(audit, range(10))
-            await trail.until(lambda: _waits_for_a_lock(any_dsn))
+            await trail.until(lambda: trail.waits_for_a_lock(any_dsn))
 
         loop.run_until_complete(begin())
         loop.close()
     asyncio.run(audit.aclose())
     gc.collect()
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
     assert audit.stats().written == 10
 
 
@@ -226,7 +184,7 @@ def test_loop_that_nobody_runs_is_not_waited_for(any_dsn: str) -> None:
 
     loop.run_until_complete(work())
     audit.close()
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
     # When it is run again, it finds that another one has taken over.
     loop.run_until_complete(asyncio.sleep(0.01))
     for task in asyncio.all_tasks(loop):
@@ -250,108 +208,7 @@ def test_uvloop(any_dsn: str) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
-    assert is_stored_once(any_dsn, 300)
-
-
-async def test_drain_gives_up_when_time_is_up(caplog: pytest.LogCaptureFixture) -> None:
-    """With the database away; what is left is counted, and one line says how much."""
-    audit = AuditLog(NOWHERE, settings=quick(drain_timeout_s=0.2))
-    started = time.monotonic()
-    async with audit:
-        submit(audit, range(30))
-        await trail.until(lambda: audit.stats().retries > 0)
-    assert 0.2 <= time.monotonic() - started < 3
-    stats = audit.stats()
-    assert (stats.pending, stats.dropped_by_reason) == (0, {"shutdown": 30})
-    assert trail.adds_up(stats)
-    lines = [line for line in caplog.messages if "shutdown_lost" in line]
-    assert lines == [
-        "auditlog.shutdown_lost: 30 rows could not be written: drain_timeout_s was over"
-    ]
-
-
-@pytest.mark.parametrize("silence", ["in mid-statement", "while connecting"])
-async def test_drain_of_a_silent_database_ends_in_time(
-    any_dsn: str, proxy: Proxy, silence: str
-) -> None:
-    """A little over `drain_timeout_s`, though a statement and a connection may take longer."""
-    audit = AuditLog(proxy.dsn, settings=quick(drain_timeout_s=0.3, batch_age_s=60.0))
-    await audit.start()
-    if silence == "in mid-statement":
-        submit(audit, range(1))
-        assert await audit.flush(20)
-    proxy.fall_silent()
-    submit(audit, range(1, 10))
-    started = time.monotonic()
-    await audit.aclose()
-    assert time.monotonic() - started < 2.5
-    assert audit.stats().dropped_by_reason == {"shutdown": 9}
-
-
-async def test_drain_succeeds_when_the_database_is_back(any_dsn: str) -> None:
-    """The writer was in the middle of a long wait: the close does not let it sleep on."""
-    proxy = Proxy(any_dsn)
-    settings = quick(retry_min_s=100.0, retry_max_s=100.0, batch_age_s=0.001)
-    with proxy:
-        audit = AuditLog(proxy.dsn, settings=settings)
-        async with audit:
-            submit(audit, range(1))
-            assert await audit.flush(20)
-            proxy.cut()
-            submit(audit, range(1, 10))
-            await trail.until(lambda: audit.stats().retries > 0)
-    assert is_stored_once(any_dsn, 10)
-
-
-async def test_thread_that_submits_during_the_close_loses_nothing(any_dsn: str) -> None:
-    """A record that was accepted is stored, or counted as lost when there was no time."""
-    settings = quick(max_queued_rows=10**6, max_queued_bytes=2**30)
-    for round_ in range(10):
-        audit = AuditLog(any_dsn, settings=settings)
-        stopped = threading.Event()
-
-        def work(audit: AuditLog = audit, stopped: threading.Event = stopped) -> None:
-            while not stopped.is_set():
-                audit.submit(LogRecord(resource_owner="org"))
-
-        async with audit:
-            threads = [asyncio.create_task(asyncio.to_thread(work)) for _ in range(2)]
-            await asyncio.sleep(0.01 * (round_ % 3))
-            closing = asyncio.create_task(audit.aclose())
-            await asyncio.sleep(0.02)
-            stopped.set()
-            await asyncio.gather(closing, *threads)
-        await asyncio.to_thread(audit.close)
-        stats = audit.stats()
-        assert trail.adds_up(stats)
-        assert (stats.pending, stats.dropped) == (0, 0)
-    count = trail.fetch(any_dsn, "SELECT count(*) FROM logstore.logs")
-    assert count[0] > 0
-    assert trail.ledger_agrees(any_dsn)
-
-
-@pytest.mark.parametrize("blocking", [False, True])
-async def test_record_that_comes_when_the_writer_has_just_ended(
-    any_dsn: str, monkeypatch: pytest.MonkeyPatch, blocking: bool
-) -> None:
-    """A thread was faster than the close: what was accepted is stored all the same."""
-    audit = AuditLog(any_dsn, settings=quick(batch_age_s=60.0))
-    real, late = audit._writer.run, iter(numbered(range(10, 12)))
-
-    async def run() -> None:
-        await real()
-        if record := next(late, None):
-            assert audit.submit(record) is Outcome.ACCEPTED
-
-    monkeypatch.setattr(audit._writer, "run", run)
-    if blocking:
-        await asyncio.to_thread(submit, audit, range(10))
-        await asyncio.to_thread(audit.close)
-    else:
-        submit(audit, range(10))
-        await audit.aclose()
-    assert audit.stats().dropped == 0
-    assert is_stored_once(any_dsn, 12)
+    assert trail.stored_once(any_dsn, 300)
 
 
 def test_signal_handler_may_submit_at_any_moment(any_dsn: str) -> None:
@@ -398,22 +255,8 @@ async def test_no_thread_to_be_had(
             pool.submit(submit, audit, range(10)).result()
     assert audit.stats().pending == 10
     assert await audit.flush(20)
-    assert is_stored_once(any_dsn, 10)
+    assert trail.stored_once(any_dsn, 10)
     await audit.aclose()
-
-
-@pytest.mark.parametrize("reachable", [True, False])
-def test_closed_log_is_freed(any_dsn: str, reachable: bool) -> None:
-    """Neither the registry for the exit nor a thread keeps it, drained or given up."""
-    dsn = any_dsn if reachable else NOWHERE
-    audit = AuditLog(dsn, settings=quick(drain_timeout_s=5.0 if reachable else 0.05))
-    submit(audit, range(1))
-    audit.close()
-    reference = weakref.ref(audit)
-    del audit
-    _join_writers()
-    gc.collect()
-    assert reference() is None
 
 
 def test_log_without_a_database_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,19 +276,3 @@ def test_log_that_was_never_used_is_healthy_and_empty() -> None:
     assert audit.stats().submitted == 0
     assert "nowhere" not in repr(audit)
     audit.close()
-
-
-def _join_writers() -> None:
-    """Threads that have written all they had end by themselves."""
-    for thread in threading.enumerate():
-        if thread.name == "auditlog":
-            thread.join(20)
-            assert not thread.is_alive()
-
-
-def _waits_for_a_lock(dsn: str) -> bool:
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name = 'auditlog' AND wait_event_type = 'Lock'"
-    )
-    return trail.fetch(dsn, query) == [1]

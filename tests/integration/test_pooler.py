@@ -17,11 +17,6 @@ def pooled_dsn(any_dsn: str, pgbouncer: Callable[[str], str]) -> str:
     return pgbouncer(any_dsn)
 
 
-def is_stored_once(dsn: str, count: int) -> bool:
-    expected = [f"{number:06}" for number in range(count)]
-    return trail.users(dsn) == expected and trail.ledger_agrees(dsn)
-
-
 async def test_every_table_through_the_pooler(any_dsn: str, pooled_dsn: str) -> None:
     """One transaction for three tables and the ledger, batch after batch."""
     async with AuditLog(pooled_dsn, settings=quick()) as audit:
@@ -48,7 +43,7 @@ async def test_writers_that_share_the_pooler(any_dsn: str, pooled_dsn: str) -> N
                     await asyncio.sleep(0.001)
 
     await asyncio.gather(*(work(audit, 200 * number) for number, audit in enumerate(logs)))
-    assert is_stored_once(any_dsn, 1000)
+    assert trail.stored_once(any_dsn, 1000)
 
 
 async def test_poison_row_through_the_pooler(any_dsn: str, pooled_dsn: str) -> None:
@@ -77,7 +72,7 @@ async def test_servers_killed_behind_the_pooler(any_dsn: str, pooled_dsn: str) -
             await asyncio.to_thread(trail.terminate_writers, any_dsn)
         assert await audit.flush(20)
     assert audit.stats().retries > 5
-    assert is_stored_once(any_dsn, number)
+    assert trail.stored_once(any_dsn, number)
 
 
 async def test_lost_answers_through_the_pooler(any_dsn: str, pooled_dsn: str) -> None:
@@ -92,7 +87,7 @@ async def test_lost_answers_through_the_pooler(any_dsn: str, pooled_dsn: str) ->
                 number += 10
                 assert await audit.flush(20)
     assert proxy.lost >= 20
-    assert is_stored_once(any_dsn, number)
+    assert trail.stored_once(any_dsn, number)
 
 
 async def test_database_unknown_to_the_pooler_is_loud(pooled_dsn: str) -> None:

@@ -1,0 +1,192 @@
+"""Schema, rights and credentials that do not fit: told aloud, no row lost, gone on when mended."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import trail
+from auditlog import AuditLog, HealthStatus, LogRecord
+from auditlog.postgres import embedded
+from auditlog.postgres.migrate import migrate
+from databases import Server, as_role
+from own_server import own_server
+from trail import numbered, quick
+
+
+@pytest.fixture(scope="module")
+def server_folder() -> Iterator[Path]:
+    with own_server() as folder:
+        yield folder
+
+
+async def test_missing_schema_is_loud_and_mended_by_migrating(
+    empty_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows wait; the health and the log line say which command to run."""
+    async with AuditLog(empty_dsn, settings=quick()) as audit:
+        for record in numbered(range(20)):
+            audit.submit(record)
+        await trail.failing(audit, HealthStatus.FAILED)
+        assert "auditlog migrate" in audit.health().remedy
+        await asyncio.to_thread(migrate, empty_dsn)
+        assert await audit.flush(20)
+        assert audit.health().status is HealthStatus.OK
+    assert trail.stored_once(empty_dsn, 20)
+    lines = [record for record in caplog.records if record.name == "auditlog"]
+    assert [record.levelname for record in lines] == ["ERROR"]
+    assert "auditlog migrate" in lines[0].getMessage()
+
+
+async def test_missing_rights_are_loud_and_mended_by_granting(any_server: Server) -> None:
+    """A role that may connect, and no more."""
+    with any_server.role() as role, any_server.database() as dsn:
+        async with AuditLog(as_role(dsn, role), settings=quick()) as audit:
+            audit.submit(numbered([0])[0])
+            await trail.failing(audit, HealthStatus.FAILED)
+            assert "42501" in audit.health().reason
+            assert "auditlog doctor" in audit.health().remedy
+            await trail.change(
+                dsn,
+                f'GRANT USAGE ON SCHEMA logstore TO "{role}";'
+                f' GRANT INSERT ON ALL TABLES IN SCHEMA logstore TO "{role}";'
+                f' GRANT SELECT (batch_id) ON logstore.batches TO "{role}"',
+            )
+            assert await audit.flush(20)
+        assert trail.stored_once(dsn, 1)
+
+
+async def test_read_only_server_is_waited_for(any_dsn: str) -> None:
+    """As after a failover, until the next connection reaches a primary."""
+    database = psycopg.conninfo.conninfo_to_dict(any_dsn)["dbname"]
+    await trail.change(
+        any_dsn, f'ALTER DATABASE "{database}" SET default_transaction_read_only = on'
+    )
+    async with AuditLog(any_dsn, settings=quick()) as audit:
+        audit.submit(numbered([0])[0])
+        await trail.failing(audit, HealthStatus.DEGRADED)
+        assert "primary" in audit.health().remedy
+        await trail.change(
+            make_conninfo(any_dsn, options="-c default_transaction_read_only=off"),
+            f'ALTER DATABASE "{database}" RESET default_transaction_read_only',
+        )
+        assert await audit.flush(20)
+    assert trail.stored_once(any_dsn, 1)
+
+
+async def test_wrong_password_is_loud_and_mended_by_the_right_one(server_folder: Path) -> None:
+    """As after a rotation: the health says what was refused, not what was tried."""
+    server = await asyncio.to_thread(embedded.start, server_folder)
+    access = server_folder / "pg_hba.conf"
+    before = access.read_text()
+    access.write_text("local all locked scram-sha-256\n" + before)
+    await trail.change(server.dsn, "CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'first'")
+    await trail.change(server.dsn, "SELECT pg_reload_conf()")
+    try:
+        dsn = make_conninfo(server.dsn, user="locked", password="second")
+        async with AuditLog(dsn, settings=quick()) as audit:
+            audit.submit(LogRecord(user_id="with the right password"))
+            await trail.failing(audit, HealthStatus.FAILED)
+            health = audit.health()
+            assert "password" in health.remedy
+            assert "second" not in f"{health}"
+            await trail.change(server.dsn, "ALTER ROLE locked PASSWORD 'second'")
+            assert await audit.flush(20)
+        assert "with the right password" in trail.users(server.dsn)
+    finally:
+        access.write_text(before)
+        await trail.change(server.dsn, "DROP ROLE locked")
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"dbname": "there_is_none"}, "the database does not exist"),
+        ({"user": "there_is_none"}, "check user, password"),
+    ],
+)
+async def test_wrong_name_is_loud(any_dsn: str, changes: dict[str, str], remedy: str) -> None:
+    """Nothing to wait for: somebody has to correct it."""
+    async with AuditLog(
+        make_conninfo(any_dsn, **changes), settings=quick(drain_timeout_s=0.05)
+    ) as audit:
+        audit.submit(LogRecord())
+        await trail.failing(audit, HealthStatus.FAILED)
+        assert audit.health().remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize("dsn", ["hunter2", "postgresql://127.0.0.1:hun/ter2@host/db"])
+async def test_dsn_that_is_none_is_loud(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """And is not repeated, since a badly written one may have the password anywhere."""
+    async with AuditLog(dsn, settings=quick(drain_timeout_s=0.05)) as audit:
+        audit.submit(LogRecord())
+        await trail.failing(audit, HealthStatus.FAILED)
+        assert audit.health().remedy.startswith("the DSN is not a connection string")
+    told = f"{caplog.text} {audit!r} {audit.health()}"
+    assert "hun" not in told
+    assert "ter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("harm", "mend"),
+    [
+        (
+            "ALTER TABLE logstore.logs ADD COLUMN extra integer NOT NULL DEFAULT 0;"
+            " ALTER TABLE logstore.logs ALTER COLUMN extra DROP DEFAULT",
+            "ALTER TABLE logstore.logs DROP COLUMN extra",
+        ),
+        (
+            "ALTER TABLE logstore.logs ALTER COLUMN response_status TYPE smallint",
+            "ALTER TABLE logstore.logs ALTER COLUMN response_status TYPE integer",
+        ),
+        (
+            "ALTER TABLE logstore.logs DROP COLUMN message",
+            "ALTER TABLE logstore.logs ADD COLUMN message text",
+        ),
+        (
+            "ALTER TABLE logstore.batches ALTER COLUMN sequence RESTART WITH 1",
+            "SELECT setval(pg_get_serial_sequence('logstore.batches', 'sequence'), 100)",
+        ),
+    ],
+    ids=["extra NOT NULL column", "other type", "column gone", "sequence not carried over"],
+)
+async def test_schema_that_refuses_every_row_loses_none(any_dsn: str, harm: str, mend: str) -> None:
+    """It is no row's fault: nothing is split and given up, and all arrive when it is mended."""
+    async with AuditLog(any_dsn, settings=quick()) as audit:
+        audit.submit(numbered([0])[0])
+        assert await audit.flush(20)
+        await trail.change(any_dsn, harm)
+        for record in numbered(range(1, 30)):
+            record.response_status = 200
+            audit.submit(record)
+        await trail.failing(audit, HealthStatus.FAILED)
+        assert audit.health().remedy
+        await trail.change(any_dsn, mend)
+        assert await audit.flush(20)
+    assert audit.stats().dropped == 0
+    assert trail.stored_once(any_dsn, 30)
+
+
+async def test_missing_partition_loses_no_row(empty_dsn: str) -> None:
+    """The rows of a day for which nobody made a partition wait until somebody does."""
+    await asyncio.to_thread(migrate, empty_dsn)
+    await trail.change(
+        empty_dsn,
+        "ALTER TABLE logstore.logs RENAME TO plain;"
+        " CREATE TABLE logstore.logs (LIKE logstore.plain INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        " PARTITION BY RANGE (log_date)",
+    )
+    async with AuditLog(empty_dsn, settings=quick()) as audit:
+        for record in numbered(range(20)):
+            audit.submit(record)
+        await trail.failing(audit, HealthStatus.FAILED)
+        assert "partition" in audit.health().remedy
+        await trail.change(
+            empty_dsn, "CREATE TABLE logstore.today PARTITION OF logstore.logs DEFAULT"
+        )
+        assert await audit.flush(20)
+    assert audit.stats().dropped == 0
+    assert trail.stored_once(empty_dsn, 20)

@@ -1,0 +1,98 @@
+"""A `Writer` over a target that the test commands, so that every order of events can be made."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+
+from auditlog.reporting import Reporter
+from auditlog.settings import Settings
+from auditlog.sink.buffer import Batch, Buffer
+from auditlog.sink.writer import Writer
+
+
+class Desk:
+    """A target: each `write` waits at a gate, and ends as the test says."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.attempts: list[Batch] = []
+        self.arrived = asyncio.Semaphore(0)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fail: Callable[[Batch], Exception | None] = lambda _: None
+        self.closed = 0
+        self.cuts = 0
+        self.cuttable = False
+
+    async def write(self, batch: Batch) -> None:
+        self.attempts.append(batch)
+        self.arrived.release()
+        await self.gate.wait()
+        await asyncio.sleep(0)  # as a connection does, whose answer takes its time
+        if error := self.fail(batch):
+            raise error
+        self.written += [row for rows in batch.rows for row in rows]
+
+    def hang_up(self) -> bool:
+        self.cuts += 1
+        if self.cuttable:
+            self.fail = lambda _: psycopg.OperationalError("cut")
+            self.gate.set()
+        return self.cuttable
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Scene:
+    """A writer with its buffer, and a desk to write to."""
+
+    def __init__(self, **changes: Any) -> None:
+        quick: dict[str, Any] = {"batch_age_s": 60, "retry_min_s": 0.001, "retry_max_s": 0.01}
+        self.settings = Settings(**(quick | {"batch_rows": 3, "max_queued_rows": 100} | changes))
+        self.desk = Desk()
+        self.writer: Writer
+        self.buffer = Buffer(self.settings, self._on_due)
+        self.writer = Writer(self.settings, self.buffer, self.desk, Reporter())
+
+    def _on_due(self) -> None:
+        self.writer.wake()
+
+    def put(self, *rows: bytes, low: bool = False) -> None:
+        for row in rows:
+            self.buffer.put(0, row, low)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["asyncio.Task[None]"]:
+        """Run the writer; at the end it has to have stopped by itself."""
+        task = asyncio.create_task(self.writer.run())
+        await asyncio.sleep(0)
+        try:
+            yield task
+        finally:
+            self.writer.stop()
+            async with asyncio.timeout(10):
+                await asyncio.wait({task})
+
+    async def attempt(self) -> Batch:
+        """The next batch that comes to the desk."""
+        async with asyncio.timeout(10):
+            await self.desk.arrived.acquire()
+        return self.desk.attempts[-1]
+
+
+def connection_lost(_: Batch) -> Exception:
+    return psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+def refuses(*poison: bytes) -> Callable[[Batch], Exception | None]:
+    """As PostgreSQL does: the whole batch, for any of its rows."""
+
+    def fail(batch: Batch) -> Exception | None:
+        rows = {row for rows in batch.rows for row in rows}
+        return psycopg.errors.UniqueViolation("secret") if rows & set(poison) else None
+
+    return fail
