@@ -36,13 +36,8 @@ class Annotations:
     message: str | None
     level: int | None
 
-    def __init__(self) -> None:
-        # One store after the other from one None: made for every request.
-        self.user_id = self.resource_owner = self.instance_id = None
-        self.aggregate_type = self.aggregate_id = self.event_type = self.event_sequence = None
-        self.message = self.level = None
-        self.metadata: dict[str, Any] = {}
-        self.skipped = False
+    metadata: dict[str, Any]
+    skipped: bool
 
 
 _PAIR = 2

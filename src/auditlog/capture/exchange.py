@@ -132,7 +132,12 @@ class Exchange(Annotations):
         path: str,
         raw_headers: Iterable[tuple[bytes, bytes]],
     ) -> None:
-        Annotations.__init__(self)
+        # What handlers may say. Made for every request: one store after another from one None.
+        self.user_id = self.resource_owner = self.instance_id = None
+        self.aggregate_type = self.aggregate_id = self.event_type = self.event_sequence = None
+        self.message = self.level = None
+        self.metadata = {}
+        self.skipped = False
         self.capture = capture
         self.scope = scope
         self.method = method

@@ -6,7 +6,7 @@ that (background tasks) is not its duration. Message by message as in ASGI 3.0, 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -105,7 +105,6 @@ class HttpExchange(AsgiExchange):
     """One request and its response."""
 
     __slots__ = (
-        "_body_rule",
         "_completed",
         "_first_byte_ns",
         "_messages_out",
@@ -115,17 +114,18 @@ class HttpExchange(AsgiExchange):
         "_trailers",
     )
 
+    _request_body: BodyTee | None
+    _response_body: BodyTee | None
+    _response_headers: Sequence[tuple[bytes, bytes]]
+    """Kept where the response's body is."""
+
     def __init__(self, capture: Capture, scope: Scope, receive: Receive, send: Send) -> None:
         AsgiExchange.__init__(self, capture, scope, receive, send, scope.get("method", ""))
-        self._first_byte_ns = 0
-        self._messages_out = 0
-        self._completed = False
-        self._trailers = False
-        self._request_body: BodyTee | None = None
-        self._response_body: BodyTee | None = None
-        self._response_headers: list[tuple[bytes, bytes]] = []
-        self._body_rule: Rule | None = capture.policy.wants_body(HTTP, self.method, self.path)
-        if self._body_rule is not None:
+        self._first_byte_ns = self._messages_out = 0
+        self._completed = self._trailers = False
+        self._request_body = self._response_body = None
+        self._response_headers = ()
+        if capture.policy.wants_body(HTTP, self.method, self.path) is not None:
             self._request_body = BodyTee(capture.max_body_bytes)
             self._response_body = BodyTee(capture.max_body_bytes)
 
