@@ -83,6 +83,13 @@ class Scene:
             await self.desk.arrived.acquire()
         return self.desk.attempts[-1]
 
+    async def back_off(self) -> None:
+        """Return when the writer has failed, and waits before it tries again."""
+        async with asyncio.timeout(10):
+            while not self.writer.retries:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
 
 def connection_lost(_: Batch) -> Exception:
     return psycopg.OperationalError("server closed the connection unexpectedly")

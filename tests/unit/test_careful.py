@@ -154,6 +154,26 @@ def test_names_of_many_repairs_are_counted() -> None:
     assert names[-1] == f"and {51 - (len(names) - 1)} more"
 
 
+def test_mark_of_long_names_stays_within_the_row() -> None:
+    """Every other field as long as it may be, and names of which JSON writes each letter in six."""
+    texts = {
+        "request_url": "u" * (MIN_ROW_BYTES // 8),
+        "message": "m" * (MIN_ROW_BYTES // 8),
+        "request_method": "M" * 64,
+    }
+    identifiers = dict.fromkeys(
+        ("user_id", "resource_owner", "aggregate_type", "aggregate_id", "event_type"),
+        "i" * (MIN_ROW_BYTES // 64),
+    )
+    metadata: dict[str, Any] = {"fill": "x" * (MIN_ROW_BYTES * 3 // 8 - 20)}
+    metadata |= {"\x01" * 100 + str(number): object() for number in range(40)}
+    headers = {"fill": ["x" * (MIN_ROW_BYTES // 8 - 20)]}
+    record = LogRecord(**texts, **identifiers, metadata=metadata, request_headers=headers)
+    names = repaired(careful(record, LOGS, MIN_ROW_BYTES))
+    assert names
+    assert names[-1].startswith("and ")
+
+
 def test_metadata_that_is_no_object_keeps_its_place_beside_the_mark() -> None:
     """A list cannot hold the mark, so it goes under a name."""
     assert encoded(LogRecord(metadata=[1, 2], message="\0"))["metadata"] == {  # type: ignore[arg-type]

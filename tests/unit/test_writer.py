@@ -100,8 +100,7 @@ async def test_flush_repeats_at_once_what_waits_to_be_repeated() -> None:
     scene.desk.fail = connection_lost
     async with scene.running():
         scene.put(b"1", b"2", b"3")
-        await scene.attempt()
-        await asyncio.sleep(0)
+        await scene.back_off()
         scene.desk.fail = lambda _: None
         async with asyncio.timeout(5):
             assert await scene.writer.flush()

@@ -35,7 +35,7 @@ async def test_stop_ends_a_long_back_off() -> None:
     scene.desk.fail = connection_lost
     async with scene.running() as task:
         scene.put(b"1", b"2", b"3")
-        await scene.attempt()
+        await scene.back_off()
         scene.desk.fail = lambda _: None
         scene.writer.stop()
         async with asyncio.timeout(5):

