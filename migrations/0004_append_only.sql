@@ -11,6 +11,9 @@
 --
 -- Statement triggers are not inherited: whoever makes a partition creates the trigger there too.
 
+-- The writer locks the ledger first; in another order the two would wait for each other.
+LOCK TABLE logstore.batches IN SHARE ROW EXCLUSIVE MODE;
+
 CREATE FUNCTION logstore.refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

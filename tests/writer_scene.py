@@ -86,7 +86,7 @@ class Scene:
     async def back_off(self) -> None:
         """Return when the writer has failed, and waits before it tries again."""
         async with asyncio.timeout(10):
-            while not self.writer.retries:
+            while not self.writer.retries:  # noqa: ASYNC110  # no signal tells of it
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from auditlog.settings import Settings
-from auditlog.sink.buffer import Batch, Buffer
+from auditlog.sink.buffer import BACKLOG_FACTOR, Batch, Buffer
 from auditlog.sink.stats import LossReason, Stats
 from auditlog.tables import TABLES
 
@@ -93,7 +93,8 @@ class BufferMachine(RuleBasedStateMachine):
             assert not self.queued
             return
         taken = rows_of(batch)
-        assert 1 <= len(taken) <= self.limits.batch_rows
+        backlog = min(len(self.queued) // self.limits.batch_rows, BACKLOG_FACTOR)
+        assert 1 <= len(taken) <= self.limits.batch_rows * max(1, backlog)
         by_priority = sorted(self.queued, key=lambda entry: (entry[2], entry[0]))
         assert {id(row) for row in taken} == {id(e[1]) for e in by_priority[: len(taken)]}
         self.queued = [entry for entry in self.queued if all(entry[1] is not r for r in taken)]
