@@ -19,7 +19,10 @@ from auditlog.sink.stats import LossReason, Stats
 from auditlog.tables import TABLES
 
 BACKLOG_FACTOR = 4
-"""How many batches a backlog is shipped in one: 10.9 µs a row instead of 12.8 (2026-11-24)."""
+"""How many batches a backlog is shipped in one: 7.7 µs a row instead of 10.2 (2026-11-24).
+
+Not more: a batch is joined and hashed on the loop, and 4 000 rows hold it up for two milliseconds.
+"""
 
 
 @dataclass(slots=True)
