@@ -65,7 +65,7 @@ class Client:
     async def echo(self, path: str, frames: Iterable[str], *, user: str | None) -> int:
         """Open a WebSocket, exchange frames, close it; return the status of the handshake."""
         # Of the extra `demo`: without it the other commands must load all the same.
-        import websockets  # noqa: PLC0415
+        import websockets  # noqa: PLC0415  # an extra: imported where it is used
 
         headers = {"x-request-id": self.request_id}
         if user is not None:
