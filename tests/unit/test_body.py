@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditlog.capture.body import BodyTee, describe
-from auditlog.capture.json_prefix import repair
 from auditlog.capture.policy import Level, Rule
-from auditlog.capture.redact import Redactor
+from auditlog.capture.redaction.redactor import Redactor
+from auditlog.capture.web.body import BodyTee, describe
+from auditlog.capture.web.json_prefix import repair
 
 RULE = Rule(name="bodies", level=Level.BODY)
 ANY_TEXT = Rule(name="texts", level=Level.BODY, body_types=("*/*",))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditlog.capture.globs import (
+from auditlog.capture.policy.globs import (
     name_glob_problem,
     name_matcher,
     path_glob_problem,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from auditlog.capture.keyed_hash import REDACTED, Mask
-from auditlog.capture.redact import Redactor
+from auditlog.capture.redaction.keyed_hash import REDACTED, Mask
+from auditlog.capture.redaction.redactor import Redactor
 from auditlog.errors import SettingsError
 
 KEY = "0123456789abcdef"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditlog.capture.explanation import Verdict, stored_at
 from auditlog.capture.policy import DEFAULT_RULES, Decision, Level, Policy, Rule
+from auditlog.capture.policy.explanation import Verdict, stored_at
 from auditlog.errors import PolicyError
 from auditlog.records import Protocol, RequestOutcome
 

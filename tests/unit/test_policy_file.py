@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from auditlog.capture.explanation import Verdict
 from auditlog.capture.policy import Level, Policy
-from auditlog.capture.policy_file import load_policy
+from auditlog.capture.policy.explanation import Verdict
+from auditlog.capture.policy.file import load_policy
 from auditlog.errors import PolicyError
 from auditlog.records import Protocol, RequestOutcome
 

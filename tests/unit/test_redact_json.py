@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from auditlog.capture.keyed_hash import REDACTED
-from auditlog.capture.redact import Redactor
+from auditlog.capture.redaction.keyed_hash import REDACTED
+from auditlog.capture.redaction.redactor import Redactor
 
 ALL = Redactor(headers=["*"])
 

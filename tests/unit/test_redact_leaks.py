@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from auditlog.capture.redact import Redactor
-from auditlog.capture.secret_names import INFIXES, PARAMETER_NAMES, WHOLE_NAMES
+from auditlog.capture.redaction.redactor import Redactor
+from auditlog.capture.redaction.secret_names import INFIXES, PARAMETER_NAMES, WHOLE_NAMES
 
 BAIT = "s3cr3tBa1t"
 PLAIN = Redactor(headers=["*"])

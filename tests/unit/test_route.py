@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asgi_driver import audited, drive, http_scope, metadata_of, only
 from auditlog import AuditMiddleware, LogRecord
-from auditlog.capture.route import route_template
+from auditlog.capture.web.route import route_template
 from auditlog.testing import MemorySink
 
 SECRET = "s3cr3t"
@@ -369,6 +369,6 @@ def no_value_in_any_template(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         templates.append(route_template(scope, outer_root_path))
         return templates[-1]
 
-    monkeypatch.setattr("auditlog.capture.http.route_template", spy)
+    monkeypatch.setattr("auditlog.capture.web.http.route_template", spy)
     yield
     assert not [template for template in templates if template and SECRET in template]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from auditlog.capture.remembered import MAX_KEYS
-from auditlog.capture.secret_names import (
+from auditlog.capture.redaction.secret_names import (
     HEADER_NAMES,
     INFIXES,
     INNOCENT_NAMES,
@@ -14,6 +13,7 @@ from auditlog.capture.secret_names import (
     decode_fully,
     normalise,
 )
+from auditlog.capture.remembered import MAX_KEYS
 from auditlog.errors import SettingsError
 
 NAMES = SecretNames()

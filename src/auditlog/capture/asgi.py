@@ -9,15 +9,15 @@ from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Any
 
-from auditlog.capture.asgi_types import ASGIApp, Receive, Scope, Send
 from auditlog.capture.context import current
 from auditlog.capture.exchange import Capture, Identify
-from auditlog.capture.http import HttpExchange
-from auditlog.capture.lifespan import pass_lifespan
 from auditlog.capture.policy import Policy
-from auditlog.capture.policy_file import load_policy
+from auditlog.capture.policy.file import load_policy
 from auditlog.capture.recorder import Recorder
-from auditlog.capture.websocket import WebSocketExchange
+from auditlog.capture.web.asgi_types import ASGIApp, Receive, Scope, Send
+from auditlog.capture.web.http import HttpExchange
+from auditlog.capture.web.lifespan import pass_lifespan
+from auditlog.capture.web.websocket import WebSocketExchange
 from auditlog.errors import SettingsError
 
 # The scope key that keeps a middleware that is installed twice from recording twice.

@@ -8,6 +8,8 @@ so what the innermost layer says, the outermost middleware reads.
 from contextvars import ContextVar
 from typing import Any
 
+from auditlog.capture.recorder import Recorder
+
 
 class Annotations:
     """What was said about the request at hand; None and empty where nothing was."""
@@ -19,6 +21,7 @@ class Annotations:
         "event_type",
         "instance_id",
         "level",
+        "log_id",
         "message",
         "metadata",
         "resource_owner",
@@ -35,9 +38,24 @@ class Annotations:
     event_sequence: int | None
     message: str | None
     level: int | None
+    log_id: str | None
+    """The row's identifier, once somebody had to know it before the row is written."""
 
     metadata: dict[str, Any]
     skipped: bool
+
+    @property
+    def recorder(self) -> Recorder:
+        """The log to which the request's row goes."""
+        raise NotImplementedError
+
+    def identity(self) -> tuple[str | None, str | None, str | None]:
+        """Return user, organisation and tenant, as far as they are known by now."""
+        raise NotImplementedError
+
+    def trace(self) -> tuple[str | None, str | None]:
+        """Return trace id and parent span id."""
+        raise NotImplementedError
 
 
 _PAIR = 2

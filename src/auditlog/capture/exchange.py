@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from auditlog.capture.asgi_types import Scope
 from auditlog.capture.client_address import TrustedProxies
 from auditlog.capture.context import Annotations
 from auditlog.capture.policy import Decision, Level, Policy
 from auditlog.capture.recorder import Recorder
-from auditlog.capture.redact import Redactor
+from auditlog.capture.redaction.redactor import Redactor
+from auditlog.capture.trace import raw_correlation
 from auditlog.records import LogLevel, LogRecord, RequestOutcome, StatusSource
 from auditlog.reporting import describe
 
-Identify: TypeAlias = Callable[[Scope], str | None]
+Identify: TypeAlias = Callable[[Any], str | None]
+"""Asked about the request's source: the ASGI scope, or the context of an RPC."""
+Identity: TypeAlias = tuple[str | None, str | None, str | None]
 
 _INFO, _WARN, _ERROR = (int(level) for level in (LogLevel.INFO, LogLevel.WARN, LogLevel.ERROR))
 _CORRELATION = [(b"traceparent", b"-"), (b"x-request-id", b"-")]
@@ -33,6 +35,7 @@ SERVER_ERROR = str(RequestOutcome.SERVER_ERROR)
 CLIENT_DISCONNECT = str(RequestOutcome.CLIENT_DISCONNECT)
 INCOMPLETE = str(RequestOutcome.INCOMPLETE)
 CANCELLED = str(RequestOutcome.CANCELLED)
+DEADLINE = str(RequestOutcome.DEADLINE)
 UNKNOWN = str(RequestOutcome.UNKNOWN)
 WIRE, DERIVED, NONE = str(StatusSource.WIRE), str(StatusSource.DERIVED), str(StatusSource.NONE)
 
@@ -44,6 +47,7 @@ _LEVEL_OF = {
     CLIENT_DISCONNECT: _WARN,
     INCOMPLETE: _ERROR,
     CANCELLED: _WARN,
+    DEADLINE: _WARN,
     UNKNOWN: _WARN,
 }
 
@@ -107,12 +111,11 @@ class Exchange(Annotations):
         "capture",
         "ended_ns",
         "error_type",
-        "log_id",
         "method",
         "outcome",
         "path",
         "raw_headers",
-        "scope",
+        "source",
         "started_ns",
         "started_us",
         "status",
@@ -120,14 +123,15 @@ class Exchange(Annotations):
     )
 
     protocol = 0
+    route_key: str | None = None
+    """The metadata key of the route, where it is not told otherwise."""
     status: int | None
     error_type: str | None
-    log_id: str | None
 
     def __init__(
         self,
         capture: Capture,
-        scope: Scope,
+        source: Any,
         method: str,
         path: str,
         raw_headers: Iterable[tuple[bytes, bytes]],
@@ -139,7 +143,7 @@ class Exchange(Annotations):
         self.metadata = {}
         self.skipped = False
         self.capture = capture
-        self.scope = scope
+        self.source = source
         self.method = method
         self.path = path
         self.raw_headers = raw_headers
@@ -174,6 +178,10 @@ class Exchange(Annotations):
         """The request's target, redacted, for `request_url`."""
         raise NotImplementedError
 
+    def knows_user(self) -> bool:
+        """Tell whether the source names a user whom no handler has to name."""
+        raise NotImplementedError
+
     def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
         """Begin the metadata: outcome, source of the status, and the connection's.
 
@@ -188,8 +196,8 @@ class Exchange(Annotations):
 
     def _submit(self) -> None:
         capture = self.capture
-        if capture.asks or "user" in self.scope:
-            self._identify()
+        if capture.asks or self.knows_user():
+            self.user_id, self.resource_owner, self.instance_id = self.identity()
         route = self.route()
         decision = capture.policy.decide(
             self.protocol,
@@ -244,8 +252,8 @@ class Exchange(Annotations):
         self, decision: Decision, route: str | None, headers: dict[str, list[str]] | None
     ) -> dict[str, Any]:
         metadata = self.facts(headers)
-        if route is not None:
-            metadata["http.route"] = route
+        if route is not None and self.route_key is not None:
+            metadata[self.route_key] = route
         if decision.rule is not None:
             metadata["audit.rule"] = decision.rule
         if self.error_type is not None:
@@ -257,19 +265,30 @@ class Exchange(Annotations):
         # it is not overwritten by what a handler says.
         return {**metadata, **self.capture.redactor.json(self.metadata), **metadata}
 
-    def _identify(self) -> None:
-        """Ask the callables for what no handler has said."""
+    @property
+    def recorder(self) -> Recorder:
+        """The log to which the request's row goes."""
+        return self.capture.recorder
+
+    def identity(self) -> Identity:
+        """Return user, organisation and tenant; asks the callables for what no handler has said."""
         capture = self.capture
-        if capture.user_id is not None and self.user_id is None:
-            self.user_id = self._ask(capture.user_id)
-        if capture.instance_id is not None and self.instance_id is None:
-            self.instance_id = self._ask(capture.instance_id)
-        if capture.resource_owner is not None and self.resource_owner is None:
-            self.resource_owner = self._ask(capture.resource_owner)
+        user_id, resource_owner, instance_id = self.user_id, self.resource_owner, self.instance_id
+        if user_id is None and capture.user_id is not None:
+            user_id = self._ask(capture.user_id)
+        if resource_owner is None and capture.resource_owner is not None:
+            resource_owner = self._ask(capture.resource_owner)
+        if instance_id is None and capture.instance_id is not None:
+            instance_id = self._ask(capture.instance_id)
+        return user_id, resource_owner, instance_id
+
+    def trace(self) -> tuple[str | None, str | None]:
+        """Return trace id and parent span id."""
+        return raw_correlation(self.raw_headers)[:2]
 
     def _ask(self, identify: Identify) -> str | None:
         try:
-            answer = identify(self.scope)
+            answer = identify(self.source)
             return None if answer is None else str(answer)
         except Exception as error:  # noqa: BLE001  # the application's code may do anything
             # Not its repr: that of a partial shows the arguments.
@@ -278,13 +297,6 @@ class Exchange(Annotations):
                 "auditlog.identify_failed", f"{name} raised {describe(error)}"
             )
             return None
-
-    def note_unreadable(self, failure: Exception) -> None:
-        """Say that a message passed of which the row lacks what it told."""
-        self.capture.recorder.reporter.report(
-            "auditlog.message_unreadable",
-            f"a message that is not ASGI passed, its row may lack details: {describe(failure)}",
-        )
 
     def _submit_remains(self, failure: Exception) -> None:
         """Record what is certain when the rest could not be put together."""

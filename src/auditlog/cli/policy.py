@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from auditlog.capture.explanation import Explanation
-from auditlog.capture.http import outcome_of_status
 from auditlog.capture.policy import Policy
-from auditlog.capture.policy_file import load_policy
+from auditlog.capture.policy.explanation import Explanation
+from auditlog.capture.policy.file import load_policy
+from auditlog.capture.web.http import outcome_of_status
 from auditlog.cli.failures import EXIT_CODES
 from auditlog.cli.options import AsJson
 from auditlog.cli.output import put, put_json, put_table

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any
 
-from auditlog.capture.keyed_hash import REDACTED, Mask
-from auditlog.capture.secret_names import SecretNames
+from auditlog.capture.redaction.keyed_hash import REDACTED, Mask
+from auditlog.capture.redaction.secret_names import SecretNames
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000

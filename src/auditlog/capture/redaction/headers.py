@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from auditlog.capture.keyed_hash import REDACTED, Mask
+from auditlog.capture.redaction.keyed_hash import REDACTED, Mask
+from auditlog.capture.redaction.secret_names import SecretNames, normalise
 from auditlog.capture.remembered import Remembered
-from auditlog.capture.secret_names import SecretNames, normalise
 from auditlog.errors import SettingsError
 
 Show: TypeAlias = Callable[[str], str]

@@ -8,7 +8,6 @@ How the connection ended is told by the close code and by whose it was (RFC 6455
 import time
 from typing import Any
 
-from auditlog.capture.asgi_types import Message, Receive, Scope, Send
 from auditlog.capture.exchange import (
     CANCELLED,
     CLIENT_DISCONNECT,
@@ -22,8 +21,9 @@ from auditlog.capture.exchange import (
     WIRE,
     Capture,
 )
-from auditlog.capture.http import AsgiExchange, number, outcome_of_status
 from auditlog.capture.policy import Decision
+from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
+from auditlog.capture.web.http import AsgiExchange, number, outcome_of_status
 
 _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403

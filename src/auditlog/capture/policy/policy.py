@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from auditlog.capture.explanation import Explanation, explain
-from auditlog.capture.globs import path_matcher
-from auditlog.capture.matching import Facts, RuleMatcher
-from auditlog.capture.rules import Level, Rule, find_order_problems
+from auditlog.capture.policy.explanation import Explanation, explain
+from auditlog.capture.policy.globs import path_matcher
+from auditlog.capture.policy.matching import Facts, RuleMatcher
+from auditlog.capture.policy.rules import Level, Rule, find_order_problems
 from auditlog.errors import PolicyError
 from auditlog.records import Protocol, RequestOutcome
 

@@ -12,10 +12,16 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from auditlog.capture.json_prefix import repair
-from auditlog.capture.media_types import Kind, is_listed, is_readable_charset, kind_of, media_type
-from auditlog.capture.redact import Redactor
-from auditlog.capture.rules import Rule
+from auditlog.capture.policy.media_types import (
+    Kind,
+    is_listed,
+    is_readable_charset,
+    kind_of,
+    media_type,
+)
+from auditlog.capture.policy.rules import Rule
+from auditlog.capture.redaction.redactor import Redactor
+from auditlog.capture.web.json_prefix import repair
 
 _SPACES = (b" ", b"\t", b"\r", b"\n")
 

@@ -8,8 +8,8 @@ message by message; an error of the log's own is reported and never becomes the 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from auditlog.capture.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from auditlog.capture.recorder import Recorder
+from auditlog.capture.web.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from auditlog.reporting import describe
 
 # What `assert scope["type"] == "http"`, a table of handlers, or `scope["path"]` raise.

@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from auditlog.capture.policy import Level, Policy, Rule
-from auditlog.capture.rules import Problem, did_you_mean, find_order_problems, find_problems
+from auditlog.capture.policy.policy import Level, Policy, Rule
+from auditlog.capture.policy.rules import Problem, did_you_mean, find_order_problems, find_problems
 from auditlog.errors import PolicyError
 from auditlog.records import Protocol
 

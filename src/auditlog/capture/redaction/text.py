@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote_plus
 
 import orjson
 
-from auditlog.capture.keyed_hash import REDACTED, Mask, is_mask
-from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames, decode_fully
+from auditlog.capture.redaction.keyed_hash import REDACTED, Mask, is_mask
+from auditlog.capture.redaction.secret_names import OAUTH, SECRET, STATE, SecretNames, decode_fully
 
 # Without one of these, however often it is percent-encoded, a text assigns nothing to a name.
 _SUSPICIOUS = re.compile(r"[=:]|%(?:3[aAdD]|25)|[bB](?:earer|EARER|asic|ASIC)(?:[\s+]|%20)")

@@ -12,8 +12,6 @@ from urllib.parse import quote
 
 import uuid_utils
 
-from auditlog.capture.asgi_types import Message, Receive, Scope, Send
-from auditlog.capture.body import BodyTee, describe
 from auditlog.capture.exchange import (
     CANCELLED,
     CLIENT_DISCONNECT,
@@ -29,8 +27,11 @@ from auditlog.capture.exchange import (
     Exchange,
 )
 from auditlog.capture.policy import Decision, Level, Rule
-from auditlog.capture.route import route_template
 from auditlog.capture.trace import correlation, raw_correlation
+from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
+from auditlog.capture.web.body import BodyTee, describe
+from auditlog.capture.web.route import route_template
+from auditlog.reporting import describe as describe_error
 
 HTTP = 1
 _DENIALS = frozenset({401, 403, 407})
@@ -45,6 +46,7 @@ class AsgiExchange(Exchange):
     __slots__ = ("_query", "_raw_path", "_receive", "_root_path", "_send", "disconnected")
 
     protocol = HTTP
+    route_key = "http.route"
 
     def __init__(
         self, capture: Capture, scope: Scope, receive: Receive, send: Send, method: str
@@ -61,17 +63,21 @@ class AsgiExchange(Exchange):
 
     def route(self) -> str | None:
         """The template of the route that served it."""
-        return route_template(self.scope, self._root_path)
+        return route_template(self.source, self._root_path)
 
     def target(self) -> str:
         """Path and query as they were sent, secrets redacted."""
         path = self._raw_path or quote(self.path, errors="replace").encode()
         return self.capture.redactor.target(path, self._query)
 
+    def knows_user(self) -> bool:
+        """Starlette's AuthenticationMiddleware and its like leave the user in the scope."""
+        return "user" in self.source
+
     def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
         """Outcome, addresses and correlation: what metadata begins with."""
         capture = self.capture
-        scope = self.scope
+        scope = self.source
         metadata: dict[str, Any] = {
             "audit.outcome": self.outcome,
             "audit.status_source": self.status_source,
@@ -99,6 +105,14 @@ class AsgiExchange(Exchange):
         name = type(error).__name__
         if not (self.disconnected and name in _DISCONNECTS):
             self.error_type = name
+
+    def note_unreadable(self, failure: Exception) -> None:
+        """Say that a message passed of which the row lacks what it told."""
+        self.capture.recorder.reporter.report(
+            "auditlog.message_unreadable",
+            "a message that is not ASGI passed, its row may lack details:"
+            f" {describe_error(failure)}",
+        )
 
 
 class HttpExchange(AsgiExchange):

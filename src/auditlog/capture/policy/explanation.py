@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from auditlog.capture.matching import Facts, RuleMatcher
-from auditlog.capture.rules import CONDITIONS, Level, Rule
+from auditlog.capture.policy.matching import Facts, RuleMatcher
+from auditlog.capture.policy.rules import CONDITIONS, Level, Rule
 from auditlog.records import Protocol
 
 _NOUNS = ("protocol", "method", "path", "route", "status", "outcome", "user", "tenant")

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from auditlog.capture.keyed_hash import REDACTED, Mask
-from auditlog.capture.redact_headers import HeaderPlan
-from auditlog.capture.redact_json import JsonRedactor
-from auditlog.capture.redact_text import TextRedactor
-from auditlog.capture.secret_names import OAUTH, SECRET, STATE, SecretNames
+from auditlog.capture.redaction.headers import HeaderPlan
+from auditlog.capture.redaction.json_values import JsonRedactor
+from auditlog.capture.redaction.keyed_hash import REDACTED, Mask
+from auditlog.capture.redaction.secret_names import OAUTH, SECRET, STATE, SecretNames
+from auditlog.capture.redaction.text import TextRedactor
 
 _HARMLESS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/+,!$'()*"
 _PRINTABLE = bytes(range(0x21, 0x7F))

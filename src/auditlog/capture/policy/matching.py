@@ -7,8 +7,8 @@ not have (no user, no route) is an empty text, which no glob matches.
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from auditlog.capture.globs import name_matcher, path_matcher
-from auditlog.capture.rules import CONDITIONS, Rule
+from auditlog.capture.policy.globs import name_matcher, path_matcher
+from auditlog.capture.policy.rules import CONDITIONS, Rule
 from auditlog.records import Protocol
 
 Facts: TypeAlias = tuple[int, str, str, str | None, int | None, str | None, str | None, str | None]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from auditlog.capture.globs import name_glob_problem, path_glob_problem, route_glob_problem
-from auditlog.capture.media_types import DEFAULT_BODY_TYPES, body_type_problem
+from auditlog.capture.policy.globs import name_glob_problem, path_glob_problem, route_glob_problem
+from auditlog.capture.policy.media_types import DEFAULT_BODY_TYPES, body_type_problem
 from auditlog.errors import PolicyError
 from auditlog.records import Protocol, RequestOutcome
 

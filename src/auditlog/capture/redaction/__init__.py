@@ -1,0 +1,1 @@
+"""What is hidden: secrets in headers, targets, bodies and values, by their names."""

@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: ASGI messages watched as they pass."""
