@@ -5,6 +5,10 @@ from auditlog import AuditLog, AuditMiddleware
 app.add_middleware(AuditMiddleware, audit=AuditLog("postgresql://..."))
 """
 
+from auditlog.capture.application.audited import audited
+from auditlog.capture.application.bound import bound
+from auditlog.capture.application.call import annotate_event
+from auditlog.capture.application.execution import Execution
 from auditlog.capture.asgi import AuditMiddleware
 from auditlog.capture.context import annotate, skip
 from auditlog.capture.policy import Level, Policy, Rule
@@ -36,6 +40,7 @@ __all__ = [
     "AuditLogError",
     "AuditMiddleware",
     "EmbeddedError",
+    "Execution",
     "ExecutionLogRecord",
     "Health",
     "HealthStatus",
@@ -55,5 +60,8 @@ __all__ = [
     "Stats",
     "StatusSource",
     "annotate",
+    "annotate_event",
+    "audited",
+    "bound",
     "skip",
 ]

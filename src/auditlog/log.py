@@ -18,11 +18,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
+from auditlog.capture.application.events import ApplicationEvents
+from auditlog.capture.application.within import event_within
 from auditlog.errors import SettingsError
 from auditlog.postgres import embedded
 from auditlog.records import Outcome, Record
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import PREFIX, Settings
+from auditlog.sink import transactional
 from auditlog.sink.buffer import Buffer
 from auditlog.sink.copy import CopyTarget
 from auditlog.sink.encode import Encoder
@@ -43,7 +46,7 @@ _TOO_FULL = "the database is away or slow, or max_queued_rows is too small"
 _ACCEPTED = Outcome.ACCEPTED
 
 
-class AuditLog:
+class AuditLog(ApplicationEvents):
     """The trail of one application: takes records, commits them to PostgreSQL.
 
     Use it as `async with` on the running loop, as `with` (a background thread then does the
@@ -70,8 +73,7 @@ class AuditLog:
                 "no database: pass AuditLog('postgresql://...'), or set AUDITLOG_DSN;"
                 " 'embedded:PATH' starts a PostgreSQL for trying out"
             )
-        self.settings = settings
-        self.reporter = Reporter()
+        super().__init__(settings)
         self._encode = Encoder(settings).encode
         self._users = 0
         # Re-entrant: a signal handler may submit while this very thread is starting the writer.
@@ -80,6 +82,7 @@ class AuditLog:
         self._starting = False
         self._make_chain()
         _instances.add(self)
+        self._make_known()
 
     def submit(self, record: Record) -> Outcome:
         """Take over a record; it is encoded now, so the caller may change or reuse it after.
@@ -107,6 +110,35 @@ class AuditLog:
             level=logging.ERROR,
         )
         return Outcome.DROPPED if lost[-1] is row else _ACCEPTED
+
+    def record_within(self, connection: Any, event_type: object, /, **event: Any) -> str:
+        """Record an event in the caller's own transaction: with the change, or not at all.
+
+        What `record` takes by keyword, this takes too. The row is inserted through the connection
+        here and now, so it blocks as any statement does, needs no started log, and is none of
+        `stats`. On a connection in autocommit it is committed at once.
+
+        Args:
+            connection: Of psycopg 3, or a Session or Connection of SQLAlchemy 2.
+            event_type: What happened, in the application's words: `"order.refunded"`.
+            event: As of `record`.
+
+        Returns:
+            The `log_id` of the row.
+
+        Raises:
+            TypeError: not such a connection; nothing was sent.
+            Exception: the connection's own; the transaction is aborted then, as by any statement.
+        """
+        record = event_within(self.redactor, event_type, event)
+        transactional.insert(connection, self._encode(record)[1])
+        return str(record.log_id)
+
+    async def arecord_within(self, connection: Any, event_type: object, /, **event: Any) -> str:
+        """Do what `record_within` does, through an asynchronous connection or session."""
+        record = event_within(self.redactor, event_type, event)
+        await transactional.ainsert(connection, self._encode(record)[1])
+        return str(record.log_id)
 
     async def start(self) -> None:
         """Start writing on the running loop; does not wait for the database. May be nested."""
@@ -163,11 +195,11 @@ class AuditLog:
         return bool(done) and not future.cancelled() and future.result()
 
     def lose(self, error: BaseException) -> None:
-        """Count a request of which no record could be made, and say why."""
+        """Count a request or an event of which no record could be made, and say why."""
         self._buffer.drop(LossReason.CAPTURE)
         self.reporter.report(
             "auditlog.capture_failed",
-            f"a request left no record: {describe(error)}",
+            f"a request or an event left no record: {describe(error)}",
             level=logging.ERROR,
         )
 

@@ -98,6 +98,15 @@ LOGS = Table(
             method="brin",
             storage="autosummarize='on'",
         ),
+        Index(
+            "logs_of_exchange",
+            '"left"((metadata ->> \'audit.exchange_id\'::text), 36) COLLATE "C", instance_id',
+            "The two rows of an exchange, and the exchanges that began in a range of time",
+            "SELECT * FROM logstore.logs WHERE metadata ? 'audit.stage'"
+            " AND left(metadata ->> 'audit.exchange_id', 36) COLLATE \"C\""
+            " = '019b8b00-4711-7000-8000-000000000000'",
+            where="metadata ? 'audit.stage'::text",
+        ),
     ),
 )
 

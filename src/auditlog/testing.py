@@ -8,40 +8,56 @@
         client.get("/orders/42")
         assert sink.records[0].user_id == "7"
 
-For an application that builds its own `AuditLog`, `capture(audit)` listens in.
+For an application that builds its own `AuditLog`, `capture(audit)` listens in. Decorated functions
+find either by themselves, where it is the only one.
 """
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
+from auditlog.capture.application.events import ApplicationEvents
+from auditlog.capture.application.within import event_within
 from auditlog.log import AuditLog
 from auditlog.records import Outcome, Record
-from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 from auditlog.sink.encode import Encoder
 
 
-class MemorySink:
+class MemorySink(ApplicationEvents):
     """Takes the place of an `AuditLog`, and keeps what it is given.
 
     Every record is encoded as a real log would, so a value that would break there breaks here.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-        self.reporter = Reporter()
+        super().__init__(settings or Settings())
         self.records: list[Record] = []
         self.errors: list[BaseException] = []
         self.starts = 0
         self._encoder = Encoder(self.settings)
+        self._make_known()
 
     def submit(self, record: Record) -> Outcome:
         """Keep a copy of a record: the caller may reuse it."""
         self._encoder.encode(record)
         self.records.append(copy.copy(record))
         return Outcome.ACCEPTED
+
+    def record_within(self, _connection: Any, event_type: object, /, **event: Any) -> str:
+        """Keep the event of a transaction; the connection is left alone, be it what it may.
+
+        So the row stays here when the transaction is rolled back.
+        """
+        record = event_within(self.redactor, event_type, event)
+        self.submit(record)
+        return str(record.log_id)
+
+    async def arecord_within(self, connection: Any, event_type: object, /, **event: Any) -> str:
+        """Do the same for asynchronous code."""
+        return self.record_within(connection, event_type, **event)
 
     def lose(self, error: BaseException) -> None:
         """Keep what made a record impossible."""
@@ -64,7 +80,15 @@ def capture(audit: AuditLog) -> Iterator[list[Record]]:
         The records so far, in the order of their submission.
     """
     sink = MemorySink(audit.settings)
+    # It is the log that decorated functions are to find.
+    sink._make_unknown()
     with patch.multiple(
-        audit, submit=sink.submit, lose=sink.lose, start=sink.start, aclose=sink.aclose
+        audit,
+        submit=sink.submit,
+        record_within=sink.record_within,
+        arecord_within=sink.arecord_within,
+        lose=sink.lose,
+        start=sink.start,
+        aclose=sink.aclose,
     ):
         yield sink.records

@@ -38,7 +38,8 @@ class AuditMiddleware:
         audit: The log to write to; started and drained with the application's lifespan.
         policy: What to record; from `policy_file` of the settings, or the default one.
         user_id: Asked, with the scope, after the application ran, when no handler has named the
-            user; `scope["user"]` of Starlette's `AuthenticationMiddleware` without it.
+            user; `scope["user"]` of Starlette's `AuthenticationMiddleware` without it. For a row
+            that is written when the request begins, it is asked then, too.
         instance_id: Likewise for the tenant.
         resource_owner: Likewise for the organisation.
 
@@ -68,6 +69,7 @@ class AuditMiddleware:
         if policy is None:
             policy_file = audit.settings.policy_file
             policy = load_policy(policy_file) if policy_file else Policy()
+        self._announces = policy.announces
         self._capture = Capture.of(
             audit,
             policy,
@@ -89,6 +91,8 @@ class AuditMiddleware:
             self.audit.lose(error)
             await self.app(scope, receive, send)
             return
+        if self._announces:
+            exchange.announce()
         scope[_SEEN] = True
         outer = current.get()
         current.set(exchange)

@@ -8,6 +8,8 @@ so what the innermost layer says, the outermost middleware reads.
 from contextvars import ContextVar
 from typing import Any
 
+import uuid_utils
+
 from auditlog.capture.recorder import Recorder
 
 
@@ -57,8 +59,18 @@ class Annotations:
         """Return trace id and parent span id."""
         raise NotImplementedError
 
+    def row_id(self) -> str:
+        """Return the identifier of the request's row, which is fixed by asking for it."""
+        made = str(uuid_utils.uuid7())
+        # Threads of one request may ask at once. Nothing is called between the two lines, so the
+        # interpreter goes to no other thread, and to no signal handler, in between.
+        if self.log_id is None:
+            self.log_id = made
+        return self.log_id
+
 
 _PAIR = 2
+_PAIRS = (tuple, list)
 
 current: ContextVar[Annotations | None] = ContextVar("auditlog.current", default=None)
 """The holder of the request that is being served here, if one is."""
@@ -97,13 +109,13 @@ def annotate(
     if holder is None:
         return
     if user_id is not None:
-        holder.user_id = _text(user_id)
+        holder.user_id = text_of(user_id)
     if resource_owner is not None:
-        holder.resource_owner = _text(resource_owner)
+        holder.resource_owner = text_of(resource_owner)
     if instance_id is not None:
-        holder.instance_id = _text(instance_id)
+        holder.instance_id = text_of(instance_id)
     if aggregate is not None:
-        _set_aggregate(holder, aggregate)
+        holder.aggregate_type, holder.aggregate_id = pair_of(aggregate)
     if event_type is not None:
         holder.event_type = event_type
     if event_sequence is not None:
@@ -124,17 +136,23 @@ def skip() -> None:
         holder.skipped = True
 
 
-def _set_aggregate(holder: Annotations, aggregate: Any) -> None:
-    """Take a pair; of anything else, its text as the type, for the request goes on."""
-    # Its type is asked, not its __class__, which may be foreign code.
-    if issubclass(type(aggregate), tuple | list) and len(aggregate) == _PAIR:
-        holder.aggregate_type, holder.aggregate_id = map(_text, aggregate)
-    else:
-        holder.aggregate_type, holder.aggregate_id = _text(aggregate), None
+def pair_of(target: Any) -> tuple[str, str | None]:
+    """Take a pair of type and identifier; of anything else, its text as the type.
+
+    It never raises: what is audited goes on.
+    """
+    try:
+        # Its type is asked, not its __class__, which may be foreign code, as its len may be.
+        if issubclass(type(target), _PAIRS) and len(target) == _PAIR:
+            kind, identifier = target
+            return text_of(kind), text_of(identifier)
+    except Exception:  # noqa: BLE001, S110  # foreign code
+        pass
+    return text_of(target), None
 
 
-def _text(value: object) -> str:
-    """Return its `str`; where that raises, its class, for the request goes on."""
+def text_of(value: object) -> str:
+    """Return its `str`; where that raises, its class: what is audited goes on."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001  # foreign code

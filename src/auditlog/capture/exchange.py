@@ -6,27 +6,42 @@ its request and shares nothing with another.
 """
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeAlias
 
-from auditlog.capture.client_address import TrustedProxies
 from auditlog.capture.context import Annotations
-from auditlog.capture.policy import Decision, Level, Policy
+from auditlog.capture.policy import Decision, Level, Rule
 from auditlog.capture.recorder import Recorder
-from auditlog.capture.redaction.redactor import Redactor
+from auditlog.capture.shared import Capture, Identify
 from auditlog.capture.trace import raw_correlation
 from auditlog.records import LogLevel, LogRecord, RequestOutcome, StatusSource
 from auditlog.reporting import describe
 
-Identify: TypeAlias = Callable[[Any], str | None]
-"""Asked about the request's source: the ASGI scope, or the context of an RPC."""
+__all__ = [
+    "CANCELLED",
+    "CLIENT_DISCONNECT",
+    "CLIENT_ERROR",
+    "DEADLINE",
+    "DENIED",
+    "DERIVED",
+    "INCOMPLETE",
+    "NONE",
+    "OK",
+    "SERVER_ERROR",
+    "UNKNOWN",
+    "WIRE",
+    "Capture",
+    "Exchange",
+    "Identify",
+    "Identity",
+    "Operations",
+]
+
 Identity: TypeAlias = tuple[str | None, str | None, str | None]
 
 _INFO, _WARN, _ERROR = (int(level) for level in (LogLevel.INFO, LogLevel.WARN, LogLevel.ERROR))
-_CORRELATION = [(b"traceparent", b"-"), (b"x-request-id", b"-")]
-_CORRELATION_KEPT = {"traceparent": ["-"], "x-request-id": ["-"]}
 _NOTHING, _NO_HEADERS = Level.NONE, Level.METADATA
+_RECEIVED, _COMPLETE = "received", "complete"
 # Plain strings: an enumeration's member costs a call where a string costs nothing.
 OK = str(RequestOutcome.OK)
 CLIENT_ERROR = str(RequestOutcome.CLIENT_ERROR)
@@ -52,54 +67,11 @@ _LEVEL_OF = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """What every exchange of one middleware or interceptor uses. Immutable, shared."""
+class Operations(Protocol):
+    """What a request turned out to carry, such as the operations of a GraphQL batch."""
 
-    recorder: Recorder
-    policy: Policy
-    redactor: Redactor
-    proxies: TrustedProxies
-    user_id: Identify | None = None
-    instance_id: Identify | None = None
-    resource_owner: Identify | None = None
-    max_body_bytes: int = 16 * 1024
-    echo_request_id: bool = False
-    tenant: str = ""
-    """The tenant of a request that names none, as the rules see it."""
-    asks: bool = False
-    """Whether the application has callables of its own for user, tenant or organisation."""
-    keeps_correlation: bool = False
-    """Whether traceparent and x-request-id are among the headers that are kept, in clear."""
-
-    @classmethod
-    def of(
-        cls, recorder: Recorder, policy: Policy, *, asks: bool, **identify: Identify | None
-    ) -> "Capture":
-        """Build the shared parts from the recorder's settings.
-
-        Raises:
-            SettingsError: a setting that cannot work.
-        """
-        settings = recorder.settings
-        redactor = Redactor(
-            headers=settings.capture_headers,
-            fields=settings.redact_fields,
-            key=settings.redact_key,
-            key_id=settings.redact_key_id,
-        )
-        return cls(
-            recorder,
-            policy,
-            redactor,
-            TrustedProxies(settings.trusted_proxies, header=settings.trusted_proxy_header),
-            max_body_bytes=settings.max_body_bytes,
-            echo_request_id=settings.echo_request_id,
-            tenant=settings.instance_id,
-            asks=asks,
-            keeps_correlation=redactor.headers(_CORRELATION) == _CORRELATION_KEPT,
-            **identify,
-        )
+    def submit(self) -> bool:
+        """Submit a row for each of them; tell whether these stand for the request's own."""
 
 
 class Exchange(Annotations):
@@ -111,7 +83,9 @@ class Exchange(Annotations):
         "capture",
         "ended_ns",
         "error_type",
+        "exchange_id",
         "method",
+        "operations",
         "outcome",
         "path",
         "raw_headers",
@@ -125,8 +99,14 @@ class Exchange(Annotations):
     protocol = 0
     route_key: str | None = None
     """The metadata key of the route, where it is not told otherwise."""
+    disconnected = False
+    """Is the client known to have left?"""
     status: int | None
     error_type: str | None
+    operations: Operations | None
+    """None but for a request in which something is carried that has rows of its own."""
+    exchange_id: str | None
+    """The `log_id` of the received row, once there is one: the request owes a complete row."""
 
     def __init__(
         self,
@@ -151,9 +131,26 @@ class Exchange(Annotations):
         self.started_us = time.time_ns() // 1000
         self.started_ns = time.perf_counter_ns()
         self.ended_ns = self.bytes_in = self.bytes_out = 0
-        self.status = self.error_type = self.log_id = None
+        self.status = self.error_type = self.log_id = self.exchange_id = self.operations = None
         self.status_source = NONE
         self.outcome = UNKNOWN
+
+    def announce(self) -> None:
+        """Submit a row that says the request has begun, if a rule asks for it; never raises.
+
+        Worth a call only where `policy.announces`. From then on the request owes a complete row,
+        which `finish` submits whatever is left out of it: a received row without one is what a
+        killed process leaves behind.
+        """
+        try:
+            rule = self.capture.policy.wants_received(self.protocol, self.method, self.path)
+            if rule is not None:
+                # What refers to the request refers to this row: the other is still to come.
+                self.exchange_id = self.row_id()
+                self.capture.recorder.submit(self._received(rule))
+        except Exception as failure:  # noqa: BLE001  # never an error of the request
+            if self.exchange_id is not None:
+                self._submit_remains(failure, _RECEIVED)
 
     def finish(self, error: BaseException | None) -> None:
         """Conclude, decide and submit; never raises, whatever the application did."""
@@ -161,8 +158,8 @@ class Exchange(Annotations):
             self.conclude(error)
             if not self.ended_ns:
                 self.ended_ns = time.perf_counter_ns()
-            if not self.skipped:
-                self._submit()
+            if (self.skipped or not self._submit()) and self.exchange_id is not None:
+                self._submit_end()
         except Exception as failure:  # noqa: BLE001  # never an error of the request
             self._submit_remains(failure)
 
@@ -194,7 +191,10 @@ class Exchange(Annotations):
         """Add how this request went on the wire."""
         raise NotImplementedError
 
-    def _submit(self) -> None:
+    def _submit(self) -> bool:
+        """Submit what the policy decides; return whether there is a row at all."""
+        if self.operations is not None and self.operations.submit():
+            return True
         capture = self.capture
         if capture.asks or self.knows_user():
             self.user_id, self.resource_owner, self.instance_id = self.identity()
@@ -210,11 +210,12 @@ class Exchange(Annotations):
             self.instance_id or capture.tenant,
         )
         if decision.level is _NOTHING:
-            return
+            return False
         headers = (
             None if decision.level is _NO_HEADERS else capture.redactor.headers(self.raw_headers)
         )
         capture.recorder.submit(self._record(decision, route, headers))
+        return True
 
     def _record(
         self, decision: Decision, route: str | None, headers: dict[str, list[str]] | None
@@ -225,7 +226,7 @@ class Exchange(Annotations):
             level = _ERROR if self.error_type and outcome is OK else _LEVEL_OF[outcome]
         low_priority = decision.low_priority
         # By position, in the order of the record's fields: by name it takes 1.6 times as long.
-        return LogRecord(
+        record = LogRecord(
             self.started_us,
             self.protocol,
             self.target(),
@@ -243,10 +244,12 @@ class Exchange(Annotations):
             message if message is None else self.capture.redactor.text(message),
             self._metadata(decision, route, headers),
             self.instance_id,
-            self.log_id,
+            # Fixed here: a task that outlives the request may still name it.
+            self.row_id(),
             None,
             outcome is OK if low_priority is None else low_priority,
         )
+        return record if self.exchange_id is None else self._completing(record, decision)
 
     def _metadata(
         self, decision: Decision, route: str | None, headers: dict[str, list[str]] | None
@@ -263,7 +266,45 @@ class Exchange(Annotations):
             return metadata
         # What we say comes first, for a row that is too large is cut from the end, and last, for
         # it is not overwritten by what a handler says.
-        return {**metadata, **self.capture.redactor.json(self.metadata), **metadata}
+        said = {**metadata, **self.capture.redactor.json(self.metadata), **metadata}
+        # A handler may pass on what a client sent, which must not end another's exchange.
+        said.pop("audit.stage", None)
+        said.pop("audit.exchange_id", None)
+        return said
+
+    def _stage(self, stage: str) -> dict[str, Any]:
+        """What ties the two rows of an exchange; first in the metadata, where nothing is cut."""
+        return {"audit.stage": stage, "audit.exchange_id": self.exchange_id}
+
+    def _completing(self, record: LogRecord, decision: Decision) -> LogRecord:
+        """Make it a complete row of what was announced."""
+        if record.log_id == self.exchange_id:
+            record.log_id = None
+        record.metadata = {**self._stage(_COMPLETE), **(record.metadata or {})}
+        if decision.low_priority is None:
+            # Dropped, it would make the received row look like a crash.
+            record.low_priority = False
+        return record
+
+    def _received(self, rule: Rule) -> LogRecord:
+        """What is known when the request begins. The callables are asked again at its end."""
+        capture = self.capture
+        headers = None if rule.level < Level.HEADERS else capture.redactor.headers(self.raw_headers)
+        user_id, resource_owner, instance_id = self.identity()
+        return LogRecord(
+            occurrence_date=self.started_us,
+            protocol=self.protocol,
+            request_url=self.target(),
+            request_method=self.method,
+            request_headers=headers,
+            user_id=user_id,
+            resource_owner=resource_owner,
+            instance_id=instance_id,
+            log_id=self.exchange_id,
+            metadata={**self._stage(_RECEIVED), **self.facts(headers), "audit.rule": rule.name},
+            # It makes room before its complete row does: that one alone is no false alarm.
+            low_priority=rule.low_priority is not False,
+        )
 
     @property
     def recorder(self) -> Recorder:
@@ -298,35 +339,44 @@ class Exchange(Annotations):
             )
             return None
 
-    def _submit_remains(self, failure: Exception) -> None:
+    def _submit_remains(self, failure: Exception, stage: str = _COMPLETE) -> None:
         """Record what is certain when the rest could not be put together."""
         capture = self.capture
         try:
-            capture.recorder.submit(
-                LogRecord(
-                    occurrence_date=self.started_us,
-                    protocol=self.protocol,
-                    request_method=self.method,
-                    response_status=self.status,
-                    response_time_ms=(self.ended_ns - self.started_ns) // 1_000_000,
-                    user_id=self.user_id,
-                    resource_owner=self.resource_owner,
-                    aggregate_type=self.aggregate_type,
-                    aggregate_id=self.aggregate_id,
-                    event_type=self.event_type,
-                    event_sequence=self.event_sequence,
-                    log_level=_ERROR,
-                    instance_id=self.instance_id,
-                    log_id=self.log_id,
-                    metadata={
-                        "audit.outcome": self.outcome,
-                        "audit.status_source": self.status_source,
-                        "audit.capture_error": type(failure).__name__,
-                    },
-                )
-            )
+            cause = {"audit.capture_error": type(failure).__name__}
+            record = self._bare_record(stage, _ERROR, cause)
+            record.user_id, record.resource_owner = self.user_id, self.resource_owner
+            record.aggregate_type, record.aggregate_id = self.aggregate_type, self.aggregate_id
+            record.event_type, record.event_sequence = self.event_type, self.event_sequence
+            capture.recorder.submit(record)
             capture.recorder.reporter.report(
                 "auditlog.capture_incomplete", f"a row lacks details: {describe(failure)}"
             )
         except Exception as error:  # noqa: BLE001  # the last net
             capture.recorder.lose(error)
+
+    def _submit_end(self) -> None:
+        """End what was announced and is left out: without an end it would look like a crash."""
+        self.instance_id = self.identity()[2]
+        self.capture.recorder.submit(self._bare_record(_COMPLETE, _INFO, {"audit.left_out": True}))
+
+    def _bare_record(self, stage: str, level: int, metadata: dict[str, Any]) -> LogRecord:
+        """What needs no redactor, no policy and no proxies, and names nobody."""
+        announced = self.exchange_id is not None
+        received = stage is _RECEIVED
+        return LogRecord(
+            occurrence_date=self.started_us,
+            protocol=self.protocol,
+            request_method=self.method,
+            response_status=self.status,
+            response_time_ms=None if received else (self.ended_ns - self.started_ns) // 1_000_000,
+            log_level=level,
+            instance_id=self.instance_id,
+            log_id=None if not received and self.log_id == self.exchange_id else self.log_id,
+            metadata={
+                **(self._stage(stage) if announced else {}),
+                "audit.outcome": self.outcome,
+                "audit.status_source": self.status_source,
+                **metadata,
+            },
+        )

@@ -56,7 +56,7 @@ class CopyTarget:
         self._resolve_dsn = resolve_dsn
         self._connection: AsyncConnection[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._writer = f"{socket.gethostname()}:{os.getpid()}"
+        self._writer = writer_name()
 
     async def write(self, batch: Batch) -> None:
         """Commit a batch, unless it is already committed.
@@ -67,7 +67,9 @@ class CopyTarget:
             OSError, TimeoutError: likewise.
         """
         payloads = [
-            (table, _payload(rows)) for table, rows in zip(TABLES, batch.rows, strict=True) if rows
+            (table, copy_stream(rows))
+            for table, rows in zip(TABLES, batch.rows, strict=True)
+            if rows
         ]
         try:
             connection = await self._connect()
@@ -134,8 +136,14 @@ class CopyTarget:
         )
 
 
-def _payload(rows: list[bytes]) -> bytes:
+def copy_stream(rows: list[bytes]) -> bytes:
+    """Return the COPY stream of some tuples: what the ledger measures and hashes."""
     return b"".join((_SIGNATURE, *rows, _TRAILER))
+
+
+def writer_name() -> str:
+    """Return this process's name in the ledger."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _date_range(batch: Batch) -> tuple[datetime | None, datetime | None]:

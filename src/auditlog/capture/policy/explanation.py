@@ -53,6 +53,8 @@ class Explanation:
     """The rule that applies; None for the default."""
     stored: tuple[str, ...]
     """What is stored at that level; secrets are redacted everywhere."""
+    received: str | None = None
+    """The rule by which a row is written when the request begins, too; None if none is."""
 
     @property
     def certain(self) -> bool:
@@ -60,7 +62,9 @@ class Explanation:
         return all(report.verdict is not Verdict.MAY_APPLY for report in self.rules)
 
 
-def explain(matchers: Sequence[RuleMatcher], default: Level, facts: Facts) -> Explanation:
+def explain(
+    matchers: Sequence[RuleMatcher], default: Level, facts: Facts, asking: Rule | None = None
+) -> Explanation:
     """Ask every rule in order until one applies for certain."""
     reports: list[RuleReport] = []
     decided: Rule | None = None
@@ -74,7 +78,13 @@ def explain(matchers: Sequence[RuleMatcher], default: Level, facts: Facts) -> Ex
         reports.append(RuleReport(rule.name, rule.level, verdict, reason))
         decided = rule if verdict is Verdict.APPLIES else None
     level = decided.level if decided else default
-    return Explanation(tuple(reports), level, decided.name if decided else None, stored_at(level))
+    return Explanation(
+        tuple(reports),
+        level,
+        decided.name if decided else None,
+        stored_at(level),
+        asking.name if asking else None,
+    )
 
 
 def stored_at(level: Level) -> tuple[str, ...]:

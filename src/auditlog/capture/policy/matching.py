@@ -25,7 +25,7 @@ _CHEAP_FIRST: Final = (
     "users",
     "tenants",
 )
-_KNOWN_EARLY = {"methods", "paths"}
+_KNOWN_EARLY = {"protocols", "methods", "paths"}
 
 
 class RuleMatcher:
@@ -46,8 +46,8 @@ class RuleMatcher:
             name: _MAKERS[name](getattr(rule, name)) for name in _CHEAP_FIRST if getattr(rule, name)
         }
         self.tests = tuple((CONDITIONS.index(name), test) for name, test in named.items())
-        self.known_early = named.keys() <= _KNOWN_EARLY
-        """Is all that the rule asks for known before the response?"""
+        self.known_early = named.keys() <= _KNOWN_EARLY and _is_early(rule.protocols)
+        """Does a rule that may match, match for certain?"""
         self._early_methods = named.get("methods")
         self._early_paths = named.get("paths")
         self._early_protocols = _early_protocols(rule)
@@ -71,6 +71,11 @@ def statuses_of(statuses: tuple[str, ...]) -> frozenset[int]:
         else:
             numbers.add(int(status))
     return frozenset(numbers)
+
+
+def _is_early(protocols: tuple[int, ...]) -> bool:
+    """Tell whether a protocol is known before the response: HTTP may turn out to be GraphQL."""
+    return (Protocol.HTTP in protocols) == (Protocol.GRAPHQL in protocols)
 
 
 def _early_protocols(rule: Rule) -> frozenset[int]:

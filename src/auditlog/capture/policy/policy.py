@@ -1,7 +1,8 @@
 """The policy: an ordered list of rules, the first that matches decides what is recorded.
 
-Asked twice per request: before the application runs, whether a body may be wanted (`wants_body`),
-and after the response, with all facts, what to record (`decide`). Pure and synchronous; answers
+Asked twice per request: before the application runs, whether a body may be wanted (`wants_body`)
+and whether a row is (`wants_received`), and after the response, with all facts, what to record
+(`decide`). Pure and synchronous; answers
 are made once, with the policy. No error and no denial can be sampled away; only a rule of level
 NONE leaves them out.
 """
@@ -49,6 +50,21 @@ DEFAULT_RULES: Final = (
         paths=("/static/**", "/assets/**", "/favicon.ico", "/robots.txt"),
         statuses=("2xx", "3xx"),
         outcomes=("ok",),
+    ),
+    Rule(
+        name="grpc-health-checks",
+        level=Level.NONE,
+        protocols=(Protocol.GRPC,),
+        paths=("/grpc.health.v1.Health/*",),
+        outcomes=("ok",),
+    ),
+    Rule(
+        name="grpc-streams-of-tools",
+        level=Level.NONE,
+        protocols=(Protocol.GRPC,),
+        # They last until their client has seen enough, and leaves.
+        paths=("/grpc.health.v1.Health/Watch", "/grpc.reflection.*/*"),
+        outcomes=("ok", "cancelled", "deadline"),
     ),
 )
 """Leave out what succeeds and says nothing; when it fails, it has its row."""
@@ -98,20 +114,20 @@ class Policy:
         self._default_decision = Decision(default)
         self._verdicts = [_Verdict(rule) for rule in self.rules]
         self._gate = _gate(self.rules)
-        last = max((i for i, rule in enumerate(self.rules) if rule.level is Level.BODY), default=-1)
-        self._before_bodies = [verdict.matcher for verdict in self._verdicts[: last + 1]]
+        self._for_bodies = self._early_look(lambda rule: rule.level is Level.BODY)
+        self._for_received = self._early_look(lambda rule: rule.received)
+        self.announces = bool(self._for_received)
+        """Does any rule ask for a row when a request begins?"""
 
     def wants_body(self, protocol: int, method: str, path: str) -> Rule | None:
         """Return the first rule that may ask for a body, by what is known before the response."""
-        if not self._before_bodies:
+        if not self._for_bodies:
             return None
-        for matcher in self._before_bodies:
-            if matcher.may_match(protocol, method, path):
-                if matcher.rule.level is Level.BODY:
-                    return matcher.rule
-                if matcher.known_early:
-                    return None
-        return None
+        return _first_to_ask(self._for_bodies, protocol, method, path)
+
+    def wants_received(self, protocol: int, method: str, path: str) -> Rule | None:
+        """Return the first rule that may match and asks for a row when the request begins."""
+        return _first_to_ask(self._for_received, protocol, method, path)
 
     def decide(  # noqa: PLR0917  # keywords would cost the hot path 0.1 µs
         self,
@@ -151,7 +167,16 @@ class Policy:
     ) -> Explanation:
         """Tell which rule applies to a request and why; what is None is not known yet."""
         facts: Facts = (protocol, method, path, route, status, outcome, user, tenant)
-        return explain([verdict.matcher for verdict in self._verdicts], self.default, facts)
+        asking = self.wants_received(protocol, method, path)
+        matchers = [verdict.matcher for verdict in self._verdicts]
+        return explain(matchers, self.default, facts, asking)
+
+    def _early_look(self, asks: Callable[[Rule], bool]) -> list[tuple[RuleMatcher, bool]]:
+        """Return the rules up to the last that asks for something, each with whether it does."""
+        asking = [asks(rule) for rule in self.rules]
+        last = max((index for index, is_asking in enumerate(asking) if is_asking), default=-1)
+        matchers = (verdict.matcher for verdict in self._verdicts)
+        return list(zip(matchers, asking, strict=True))[: last + 1]
 
     def _sampled(self, verdict: "_Verdict", status: int | None, outcome: str) -> Decision:
         share = verdict.sample
@@ -176,6 +201,18 @@ class _Verdict:
         self.sample = rule.sample
         self.kept = Decision(rule.level, rule.name, False, rule.low_priority, rule)
         self.sampled_out = Decision(Level.NONE, rule.name, True, rule.low_priority, rule)
+
+
+def _first_to_ask(
+    candidates: Sequence[tuple[RuleMatcher, bool]], protocol: int, method: str, path: str
+) -> Rule | None:
+    for matcher, is_asking in candidates:
+        if matcher.may_match(protocol, method, path):
+            if is_asking:
+                return matcher.rule
+            if matcher.known_early:
+                return None
+    return None
 
 
 def _gate(rules: Sequence[Rule]) -> Callable[[str], object] | None:

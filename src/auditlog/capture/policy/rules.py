@@ -75,6 +75,8 @@ class Rule:
     """The share that is recorded. A 5xx, denied or broken request always is."""
     low_priority: bool | None = None
     """Makes room for other rows when the queue is full. None: only if the outcome is `ok`."""
+    received: bool = False
+    """Writes a row when the request begins, too; one that has no complete row tells of a crash."""
     body_types: tuple[str, ...] = DEFAULT_BODY_TYPES
     """At level BODY: content types whose bodies are stored; `application/*+json` is one."""
 
@@ -99,6 +101,8 @@ def find_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     for key, value in values.items():
         for text in _CHECKS[key](value):
             yield Problem(key, text)
+    if values.get("received") is True:
+        yield from _find_contradictions(values)
 
 
 def find_order_problems(rules: Iterable[Rule]) -> Iterator[tuple[int, Problem]]:
@@ -121,6 +125,18 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(choices)}"
 
 
+def _find_contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """A row at the beginning is written before anything can leave the request out."""
+    if values.get("level") is Level.NONE:
+        yield Problem("received", "a rule of level none writes no row; leave one of the two out")
+    if values.get("sample", 1) != 1:
+        yield Problem(
+            "received",
+            "a row at the beginning cannot be sampled: its end has to be written too;"
+            " leave out sample, or write a rule of its own for what is sampled",
+        )
+
+
 def _check_name(value: object) -> Iterator[str]:
     if not isinstance(value, str) or not value.strip():
         yield "a rule needs a name: it is stored with the requests that the rule decides on"
@@ -134,6 +150,11 @@ def _check_level(value: object) -> Iterator[str]:
 def _check_sample(value: object) -> Iterator[str]:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         yield f"{value!r} is no share; write a number from 0 to 1, like 0.1 for every tenth"
+
+
+def _check_received(value: object) -> Iterator[str]:
+    if not isinstance(value, bool):
+        yield f"must be true or false, not {value!r}"
 
 
 def _check_low_priority(value: object) -> Iterator[str]:
@@ -205,5 +226,6 @@ _CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
     "outcomes": _list_of(str, _outcome_problem),
     "sample": _check_sample,
     "low_priority": _check_low_priority,
+    "received": _check_received,
     "body_types": _list_of(str, body_type_problem),
 }

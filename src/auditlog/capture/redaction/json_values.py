@@ -67,15 +67,21 @@ class _Walk:
             secret = redactor.verdicts[key] if type(key) is str else self._is_secret(key)
             if secret:
                 redacted[key] = redactor.mask(value)
+            elif type(value) is str:
+                redacted[key] = self._text(value)
             elif type(value) in _HARMLESS:
                 redacted[key] = value
             else:
                 redacted[key] = self.value(value, depth + 1)
             self._nodes_left -= 1
+        if "value" in redacted or "Value" in redacted:
+            self._hide_named_values(redacted)
+        return redacted
+
+    def _hide_named_values(self, redacted: dict[Any, Any]) -> None:
         for value, names in _NAMED_VALUES.items():
             if value in redacted and any(self._names_secret(redacted.get(name)) for name in names):
-                redacted[value] = redactor.mask(redacted[value])
-        return redacted
+                redacted[value] = self._redactor.mask(redacted[value])
 
     def _names_secret(self, name: object) -> int:
         return type(name) is str and self._redactor.verdicts[name]
@@ -119,6 +125,9 @@ class _Walk:
             return data if redacted == text else redacted
 
     def _text(self, text: str) -> str:
+        # One word assigns nothing and quotes nothing: 0.3 µs less (2026-11-25).
+        if text.isalnum():
+            return text
         text = self._redactor.redact_text(text)
         # jsonb has no NUL (SQLSTATE 22P05).
         return text.replace("\0", "\ufffd") if "\0" in text else text

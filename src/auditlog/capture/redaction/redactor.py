@@ -8,7 +8,7 @@ and never changes its input; what cannot be judged is hidden. Secrets that no na
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from auditlog.capture.redaction.headers import HeaderPlan
@@ -16,6 +16,7 @@ from auditlog.capture.redaction.json_values import JsonRedactor
 from auditlog.capture.redaction.keyed_hash import REDACTED, Mask
 from auditlog.capture.redaction.secret_names import OAUTH, SECRET, STATE, SecretNames
 from auditlog.capture.redaction.text import TextRedactor
+from auditlog.settings import Settings
 
 _HARMLESS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/+,!$'()*"
 _PRINTABLE = bytes(range(0x21, 0x7F))
@@ -53,6 +54,20 @@ class Redactor:
         self._json = JsonRedactor(names, self.mask, self._text.text)
         self._plan = HeaderPlan(headers, names, self.mask, self._text.url)
         self._verdicts = names.parameters
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Build the redactor that the settings describe.
+
+        Raises:
+            SettingsError: a key or a name that cannot work.
+        """
+        return cls(
+            headers=settings.capture_headers,
+            fields=settings.redact_fields,
+            key=settings.redact_key,
+            key_id=settings.redact_key_id,
+        )
 
     def headers(self, raw: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:
         """Return lower-case name → values, order and duplicates kept."""

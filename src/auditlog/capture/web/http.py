@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import uuid_utils
-
 from auditlog.capture.exchange import (
     CANCELLED,
     CLIENT_DISCONNECT,
@@ -278,7 +276,7 @@ class HttpExchange(AsgiExchange):
         if not any(bytes(name).lower() == b"x-request-id" for name, _ in headers):
             _, _, request_id = raw_correlation(self.raw_headers)
             if request_id is None:
-                self.log_id = request_id = str(uuid_utils.uuid7())
+                request_id = self.row_id()
             headers.append((b"x-request-id", request_id.encode()))
         return {**message, "headers": headers}
 

@@ -1,0 +1,1 @@
+"""The application's own events: what it records itself, in a request or far from any."""
