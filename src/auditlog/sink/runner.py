@@ -7,6 +7,7 @@ threads, `wait` runs the writer itself.
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -42,6 +43,9 @@ class Runner:
         When there can be no thread, the runner is not alive, and `wait` does all the work.
         """
         runner = cls(writer, on_end)
+        if sys.is_finalizing():
+            # A finalizer submits. The thread would never run, and its start would wait for ever.
+            return runner
         begun = threading.Event()
         # A daemon: the interpreter must be able to exit; `atexit` drains before it does.
         thread = threading.Thread(
