@@ -258,3 +258,13 @@ def test_forms_lose_secret_parameters(body: bytes, expected: str) -> None:
 def test_free_text_loses_what_names_give_away(text: str, expected: str) -> None:
     """The best that can be done with prose."""
     assert ALL.text(text) == expected
+
+
+@pytest.mark.parametrize("quotes", ['"""', "'''"])
+def test_block_strings_are_hidden(quotes: str) -> None:
+    """A string of GraphQL or Python may hold quotation marks, spaces and line breaks."""
+    text = f'login(user: "ada", password: {quotes}my "s3cr3t"\n is long{quotes}, again: 1)'
+    shown = Redactor(headers=()).text(text)
+    assert "s3cr3t" not in shown
+    assert "long" not in shown
+    assert shown.startswith('login(user: "ada", password: ')

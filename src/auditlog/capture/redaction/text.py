@@ -44,7 +44,8 @@ _MARK = re.compile(
 _NAME_BACKWARDS = re.compile(r"[\s+]{0,8}[\\\"'\])]{0,8}([\w.-]+)( [\w.-]+)?")
 _MAX_NAME_LENGTH = 128
 _SCHEME = re.compile(r"(?i:bearer|basic|digest|dpop|token|negotiate|ntlm)[\s+]{1,8}|")
-_QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1?""", re.DOTALL)
+# Three quotation marks begin a block string, of GraphQL or of Python.
+_QUOTED = re.compile(r"""("{3}|'{3}|["'])(?:(?!\1)[^\\]|\\.)*+(?:\1)?""", re.DOTALL)
 # An object or a list ends who knows where.
 _ANY_VALUE = re.compile(rf"{_QUOTED.pattern}|\[REDACTED\]\S*|[{{\[].*|\S+", re.DOTALL)
 # A header in a text: its value has several words.

@@ -1,0 +1,1 @@
+"""GraphQL: operations within HTTP requests and WebSockets, for Strawberry and Ariadne."""

@@ -1,0 +1,55 @@
+"""Fixtures: each library's service once for all tests, behind a real server.
+
+`service`   one after the other; asked for, a test runs once on each
+`client`    a client of that service, with a request id of its own
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ariadne_app
+import pytest
+import strawberry_app
+from serving import Client, Service, serving
+
+from auditlog import Level, Policy, Protocol, Rule
+
+STRAWBERRY, FASTAPI, ARIADNE, EXTENSION = (
+    "strawberry",
+    "strawberry-fastapi",
+    "ariadne",
+    "ariadne-extension",
+)
+SERVICES: dict[str, Any] = {
+    STRAWBERRY: strawberry_app.graphql_app,
+    FASTAPI: strawberry_app.fastapi_app,
+    ARIADNE: ariadne_app.graphql_app,
+    EXTENSION: ariadne_app.extension_app,
+}
+RULES = (
+    Rule(
+        name="bodies",
+        level=Level.BODY,
+        protocols=(Protocol.GRAPHQL,),
+        paths=("/bodies",),
+    ),
+    Rule(
+        name="introspection",
+        level=Level.NONE,
+        protocols=(Protocol.GRAPHQL,),
+        paths=("/quiet",),
+        routes=("**/__schema",),
+    ),
+)
+
+
+@pytest.fixture(scope="session", params=SERVICES)
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    with serving(SERVICES[request.param], policy=Policy(RULES)) as service:
+        service.name = request.param
+        yield service
+
+
+@pytest.fixture
+def client(service: Service) -> Client:
+    return service.client()
