@@ -22,7 +22,15 @@ from trail import quick
 SECRET = "geheim wort@99/tief"
 UNREACHABLE = "postgresql://reader:geheimwort@127.0.0.1:1/logs"
 MIGRATIONS = sorted(path.name for path in (Path(__file__).parents[2] / "migrations").glob("*.sql"))
-COMMANDS = (["migrate"], ["doctor"], ["tail"], ["demo"], ["policy", "explain"], ["version"])
+COMMANDS = (
+    ["migrate"],
+    ["doctor"],
+    ["tail"],
+    ["orphans"],
+    ["demo"],
+    ["policy", "explain"],
+    ["version"],
+)
 
 
 def auditlog(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -289,6 +297,19 @@ def test_policy_explain_tells_the_rule_and_what_is_stored(tmp_path: Path) -> Non
     assert (applies["rule"], applies["level"], applies["stored"]) == ("quiet", "none", [])
     differs = json.loads(auditlog(*explain, "--status", "404").stdout)
     assert (differs["rule"], differs["certain"]) == (None, True)
+
+
+def test_policy_explain_tells_of_a_row_at_the_beginning(tmp_path: Path) -> None:
+    """And which rule asks for it; without one there is no word of it."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        '[[rules]]\nname = "feeds"\nlevel = "metadata"\npaths = ["/feed"]\nreceived = true\n'
+    )
+    explain = ("policy", "explain", "get", "--policy", str(policy))
+    assert "a row when the request begins (rule 'feeds')" in auditlog(*explain, "/feed").stdout
+    assert "begins" not in auditlog(*explain, "/").stdout
+    assert json.loads(auditlog(*explain, "/feed", "--json").stdout)["received"] == "feeds"
+    assert json.loads(auditlog(*explain, "/", "--json").stdout)["received"] is None
 
 
 def test_policy_explain_takes_the_users_file_from_the_environment(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
+from datetime import timedelta
+
 import psycopg
 import pytest
 from benchmarks.index_cost import SAMPLE_ROWS
 
 from auditlog.projections import PROJECTIONS
+from auditlog.query.statements import statement
 from auditlog.tables import BATCHES, LOGS, TABLES
 from databases import Server
 
@@ -69,6 +72,24 @@ SAMPLE = """
             timestamptz '2026-01-01 00:00+00' + n * interval '8640 ms' AS instant
         FROM generate_series(1, {rows}) AS n
     )
+"""
+
+
+# Ten thousand requests of one day that have a row at their beginning; every hundredth has none at
+# its end.
+EXCHANGES = """
+    INSERT INTO logstore.logs (instance_id, log_id, log_date, request_url, metadata)
+    SELECT tenant, CASE stage WHEN 'received' THEN id ELSE gen_random_uuid()::text END, instant,
+        '/events', jsonb_build_object('audit.stage', stage, 'audit.exchange_id', id)
+    FROM (
+        SELECT n, tenant, instant, overlay(
+            lpad(to_hex((extract(epoch FROM instant) * 1000)::bigint), 12, '0')
+            PLACING '-' FROM 9 FOR 0
+        ) || '-7000-8000-' || lpad(n::text, 12, '0') AS id
+        FROM sample
+    ) AS exchanges
+    CROSS JOIN (VALUES ('received'), ('complete')) AS stages (stage)
+    WHERE stage = 'received' OR n % 100 > 0
 """
 
 
@@ -142,6 +163,35 @@ def test_bound_parameters_use_the_index_too(full: psycopg.Connection) -> None:
     assert "logs_warnings_and_errors" in str(plan)
 
 
+@pytest.mark.parametrize("tenant", [None, "tenant-7"])
+@pytest.mark.parametrize("since", [timedelta(days=1), timedelta(days=36_500)])
+def test_orphans_are_looked_for_among_exchanges_only(
+    full: psycopg.Connection, since: timedelta, tenant: str | None
+) -> None:
+    """Whatever the window: the index holds nothing else, and has the other row as well."""
+    parameters = {"since": since, "older_than": timedelta(0), "limit": 100, "tenant": tenant}
+    lines = full.execute(b"EXPLAIN " + statement("orphans"), parameters).fetchall()
+    plan = "\n".join(line for (line,) in lines)
+    assert plan.count(" logs_of_exchange ") == 2
+    assert "Seq Scan" not in plan
+
+
+def test_orphans_among_a_million_rows_are_read_in_order(full: psycopg.Connection) -> None:
+    """The newest hundred; no more rows are touched than exchanges have."""
+    parameters = {
+        "since": timedelta(days=36_500),
+        "older_than": timedelta(0),
+        "limit": 1_000,
+        "tenant": None,
+    }
+    query = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("orphans")
+    ((plan,),) = full.execute(query, parameters)
+    top = plan[0]["Plan"]
+    assert top["Actual Rows"] == 100
+    blocks = top["Shared Hit Blocks"] + top["Shared Read Blocks"]
+    assert blocks < 120_000  # four index pages and two rows for each of ten thousand exchanges
+
+
 def test_time_index_stays_tiny(full: psycopg.Connection) -> None:
     """A million rows in a few pages: BRIN keeps a summary of each megabyte only."""
     size = full.execute("SELECT pg_relation_size('logstore.logs_in_time')").fetchone()
@@ -156,6 +206,7 @@ def _fill_logs(conn: psycopg.Connection) -> None:
     for index in LOGS.indexes:
         conn.execute(f"DROP INDEX logstore.{index.name}")
     conn.execute(f"INSERT INTO logstore.logs {SAMPLE_ROWS.format(rows=LOG_ROWS)}")
+    conn.execute(SAMPLE.replace("{rows}", "10000") + EXCHANGES)
     conn.execute("ALTER TABLE logstore.logs ADD PRIMARY KEY (instance_id, log_id)")
     for index in LOGS.indexes:
         conn.execute(LOGS.index_definition(index))

@@ -2,7 +2,8 @@ import psycopg
 import pytest
 
 from auditlog import AuditLog, LogRecord
-from auditlog.query.newest import _sql, newest
+from auditlog.query.newest import newest
+from auditlog.query.statements import statement
 from auditlog.tables import LOGS
 from trail import quick
 
@@ -49,7 +50,7 @@ def test_no_row_is_no_error(any_dsn: str) -> None:
 def test_every_column_is_asked_for(any_dsn: str, name: str) -> None:
     """By name, so that a column that a newer package adds disturbs nobody."""
     with psycopg.connect(any_dsn) as conn:
-        cursor = conn.execute(_sql(name), {"limit": 1, "tenant": "x"})
+        cursor = conn.execute(statement(name), {"limit": 1, "tenant": "x"})
         assert [column.name for column in cursor.description] == [c.name for c in LOGS.columns]
 
 
@@ -64,7 +65,7 @@ def test_only_the_ends_of_the_primary_key_are_read(dsn: str, name: str) -> None:
         )
         conn.execute("VACUUM ANALYZE logstore.logs")
         ((plan,),) = conn.execute(
-            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _sql(name),
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name),
             {"limit": 20, "tenant": "tenant-7"},
         )
     assert "Seq Scan" not in str(plan)

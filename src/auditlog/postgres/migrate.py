@@ -34,6 +34,7 @@ _REMEDIES = {
     "42723": _NAME_IS_TAKEN,  # a function
     "42P06": _NAME_IS_TAKEN,  # a schema
     "42P07": _NAME_IS_TAKEN,  # a table, an index or a view
+    "55000": "DROP INDEX CONCURRENTLY it, then build it again or leave that to the migration",
     "55P03": "another transaction holds a lock on it: try again when that has ended"
     " (pg_stat_activity shows it)",
 }

@@ -4,13 +4,12 @@ By identity, which is the order of recording; at a million rows a matter of mill
 only the ends of the primary key are read. Does not wait for rows that are still to come.
 """
 
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from auditlog.query.statements import statement
 from auditlog.records import LogRecord
 
 
@@ -25,12 +24,7 @@ def newest(conn: Connection[Any], *, limit: int, tenant: str | None = None) -> l
     Raises:
         psycopg.Error: the table cannot be read.
     """
-    query = _sql("newest" if tenant is None else "newest_of_tenant")
+    query = statement("newest" if tenant is None else "newest_of_tenant")
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query, {"limit": limit, "tenant": tenant}).fetchall()
     return [LogRecord(**row) for row in reversed(rows)]
-
-
-@cache
-def _sql(name: str) -> bytes:
-    return files("auditlog.query").joinpath(f"{name}.sql").read_bytes()
