@@ -10,9 +10,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import capture, index_cost, memory, report, serving, sink
+from benchmarks import capture, events, index_cost, memory, report, serving, sink
 from benchmarks.database import Server, running_server
 from benchmarks.report import Aim, Row, Table
+from benchmarks.rpc import inprocess, served
 
 SHIPPED, PLAIN = "shipped indexes", "six plain B-trees on the same columns"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -57,6 +58,11 @@ BENCHMARKS: dict[str, Callable[[_Servers, bool], list[Table]]] = {
     "uvicorn": lambda servers, quick: serving.run(
         serving.QUICK if quick else serving.FULL, servers.get()
     ),
+    "grpc": lambda servers, quick: [
+        *served.run(served.QUICK if quick else served.FULL, servers.get()),
+        *inprocess.run(inprocess.QUICK if quick else inprocess.FULL),
+    ],
+    "events": lambda _, quick: events.run(events.QUICK if quick else events.FULL),
     "memory": lambda _, quick: memory.run(memory.QUICK if quick else memory.FULL),
     "index_cost": lambda servers, quick: [
         index_cost_table(servers.get(), 20_000 if quick else 200_000)

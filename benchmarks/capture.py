@@ -22,15 +22,14 @@ from typing import Any
 from auditlog import AuditLog, AuditMiddleware
 from auditlog.records import LogRecord
 from auditlog.settings import Settings
-from auditlog.sink.buffer import Batch
 from auditlog.sink.encode import Encoder
-from auditlog.sink.writer import Writer
 from auditlog.testing import MemorySink
 from benchmarks.competitors import MIDDLEWARES
 from benchmarks.isolated import Turn, isolated
 from benchmarks.report import Aim, Row, Table, versions
 from benchmarks.rounds import added, interleave, loop_name
 from benchmarks.rounds import run as run_on_loop
+from benchmarks.unshipped import Unshipped
 from benchmarks.workload import application, scope
 
 BARE, OURS = "bare application", "auditlog"
@@ -66,7 +65,7 @@ async def _run(sizes: Sizes) -> Table:
 async def contestant(requests: int, name: str) -> AsyncIterator[Turn]:
     """Make a contestant, in a process of its own; whoever did nothing fails in the end."""
     if name in {OURS, SUBMIT}:
-        async with _Unshipped("postgresql://nowhere.invalid/", settings=Settings()) as audit:
+        async with Unshipped() as audit:
             turns = Counted((_ours if name == OURS else _submit)(audit, requests))
             yield turns
         stats, expected = audit.stats(), turns.count * requests
@@ -95,27 +94,6 @@ class Counted:
         """Take a turn."""
         self.count += 1
         return await self._turn()
-
-
-class _Swallow:
-    """A target that takes every batch and keeps none."""
-
-    async def write(self, batch: Batch) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    def hang_up(self) -> bool:
-        return False
-
-
-class _Unshipped(AuditLog):
-    """A real log up to the database."""
-
-    def _make_chain(self) -> None:
-        super()._make_chain()
-        self._writer = Writer(self.settings, self._buffer, _Swallow(), self.reporter)
 
 
 def _requests_to(

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import math
 import statistics
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -37,6 +38,29 @@ def added(with_it: Iterable[float], without: Iterable[float]) -> float:
 def ratio(figures: Iterable[float], of: Iterable[float]) -> float:
     """Return the median of the quotients, each taken within one round."""
     return statistics.median(a / b for a, b in zip(figures, of, strict=True))
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Return where the median lies with 95 % certainty, whatever the distribution; by the ranks.
+
+    Fewer than six values say nothing: from minus to plus infinity.
+    """
+    ordered = sorted(values)
+    # The number of values below the median is binomial, about normal with deviation √n / 2.
+    rank = int((len(ordered) - 1.96 * math.sqrt(len(ordered))) / 2)
+    if len(ordered) < 6:
+        return -math.inf, math.inf
+    return ordered[rank], ordered[-1 - rank]
+
+
+def judge(
+    lies: tuple[float, float], *, at_most: float = math.inf, at_least: float = -math.inf
+) -> bool | None:
+    """Tell whether a figure that lies in there keeps the bounds; None if one is in there too."""
+    low, high = lies
+    if at_least <= low and high <= at_most:
+        return True
+    return False if low > at_most or high < at_least else None
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

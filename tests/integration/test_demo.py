@@ -16,12 +16,12 @@ import pytest
 from auditlog import AuditLog, LogRecord, Settings
 from auditlog.cli.failures import Exit
 from auditlog.demo import run as demo
-from auditlog.demo.compare import Sent, compare, read_rows
+from auditlog.demo.compare import GRAPHQL, GRPC, HTTP, Sent, Stored, compare, read_rows
 from auditlog.demo.processes import DemoError, uvicorn
 from auditlog.demo.scenarios import SCENARIOS
 
 SENT = [Sent("run-1", "read", 200), Sent("run-2", "write", 201), Sent("run-3", "left", None)]
-STORED = [("run-1", 200), ("run-2", 201), ("run-3", None)]
+STORED = [Stored("run-1", 200), Stored("run-2", 201), Stored("run-3", None)]
 
 
 @pytest.fixture
@@ -82,6 +82,10 @@ def test_every_request_has_its_row_and_nothing_stays(temporary_folder: Path) -> 
         for name in ("requests sent", "rows stored")
     )
     assert sent == stored > 300
+    for protocol in ("http", "grpc", "graphql"):
+        counted = re.search(rf"^{protocol} +(\d+) +(\d+)$", out, re.MULTILINE)
+        assert counted
+        assert counted[1] == counted[2] != "0"
     assert re.search(r"^dropped +0 ", out, re.MULTILINE)
     assert re.search(r"^added latency p99 +[+-]\d+\.\d\d ms", out, re.MULTILINE)
     assert "client_disconnect" in out
@@ -164,9 +168,9 @@ def test_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 async def test_a_request_without_a_row_is_missing(any_dsn: str) -> None:
     """Joined with a real table: one that was not stored is told from those that were."""
     async with AuditLog(any_dsn, settings=Settings(batch_age_s=0.01)) as audit:
-        for request_id, status in (*STORED[:2], ("other-1", 200)):
+        for request_id, status, _ in (*STORED[:2], Stored("other-1", 200)):
             metadata = {"audit.request_id": request_id}
-            audit.submit(LogRecord(response_status=status, metadata=metadata))
+            audit.submit(LogRecord(response_status=status, metadata=metadata, protocol=HTTP))
     with psycopg.connect(any_dsn) as conn:
         rows = read_rows(conn, "run")
     comparison = compare(SENT, rows)
@@ -175,18 +179,32 @@ async def test_a_request_without_a_row_is_missing(any_dsn: str) -> None:
     assert not comparison.exact
 
 
+def test_a_batch_has_a_row_for_every_operation() -> None:
+    """One that lacks, one too many and one of another protocol are each found."""
+    batch = Sent("run-1", "batch", 200, (HTTP, GRAPHQL, GRAPHQL))
+    rows = [Stored("run-1", 200, protocol) for protocol in (GRAPHQL, HTTP, GRAPHQL)]
+    whole = compare([batch], rows)
+    assert whole.exact
+    assert whole.protocols == ((HTTP, 1, 1), (GRPC, 0, 0), (GRAPHQL, 2, 2))
+    lacking = compare([batch], rows[:1])
+    assert (lacking.sent, lacking.stored, lacking.missing) == (3, 1, (batch, batch))
+    assert compare([batch], [*rows, rows[0]]).repeated == ("run-1",)
+    other = compare([batch], [*rows[:2], Stored("run-1", 200, GRPC)])
+    assert (other.missing, other.repeated) == ((batch,), ("run-1",))
+
+
 def test_comparison_is_exact_only_when_each_request_has_one_row() -> None:
     """Missing, repeated, unknown and differing rows are each found."""
     assert compare(SENT, STORED).exact
     assert compare(SENT, STORED[1:]).missing == (SENT[0],)
     assert compare(SENT, [*STORED, STORED[0]]).repeated == ("run-1",)
-    assert compare(SENT, [*STORED, ("run-4", 200)]).unknown == ("run-4",)
-    assert compare(SENT, [("run-1", 500), *STORED[1:]]).differing == ((SENT[0], 500),)
+    assert compare(SENT, [*STORED, Stored("run-4", 200)]).unknown == ("run-4",)
+    assert compare(SENT, [Stored("run-1", 500), *STORED[1:]]).differing == ((SENT[0], 500),)
     for rows in (
         STORED[1:],
         [*STORED, STORED[0]],
-        [*STORED, ("run-4", 200)],
-        [("run-1", 500), *STORED[1:]],
+        [*STORED, Stored("run-4", 200)],
+        [Stored("run-1", 500), *STORED[1:]],
         [],
     ):
         assert not compare(SENT, rows).exact

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import capture, memory, report, serving, sink
+from benchmarks import capture, events, memory, report, serving, sink
 from benchmarks.database import Server
 from benchmarks.isolated import Turn, isolated
 from benchmarks.report import Aim, Row, Table
-from benchmarks.rounds import added, interleave
+from benchmarks.rounds import added, interleave, interval, judge
+from benchmarks.rpc import inprocess, served
+from benchmarks.rpc.contestants import BARE, COMPETITORS, OURS
 
 from databases import Server as SharedServer
 
@@ -58,6 +60,29 @@ def test_uvicorn_stores_a_row_for_every_request(bench_server: Server) -> None:
     assert names(steady) == [serving.BARE, serving.AUDITED]
 
 
+def test_grpc_stores_a_row_for_every_call(bench_server: Server) -> None:
+    """Sent = seen by each interceptor, and sent = stored by ours, is checked in the run itself."""
+    sizes = served.Sizes(calls=20, rounds=1, threaded_rounds=1, clients=(1, 2))
+    aio, threaded = served.run(sizes, bench_server)
+    everybody = [BARE, OURS, *(each.name for each in COMPETITORS)]
+    assert names(aio) == names(threaded) == everybody
+    assert [len(row.aims) for row in threaded.rows] == [0, 2, 0, 0]
+
+
+def test_grpc_calls_and_messages_are_timed_in_process() -> None:
+    """Who has no interceptor for a server says so; the handlers that were made are really used."""
+    (table,) = inprocess.run(inprocess.Sizes(calls=5, messages=50, rounds=1))
+    assert names(table) == [BARE, OURS, *(each.name for each in COMPETITORS)]
+    lacking = [cell == "not to be had" for cell in table.rows[-1].cells]
+    assert lacking == [True, True, True, False, False]
+
+
+def test_events_are_all_recorded() -> None:
+    """Each way is checked for its rows in the run itself."""
+    (table,) = events.run(events.Sizes(events=5, rounds=1))
+    assert names(table) == list(events.NAMES)
+
+
 def test_memory_counts_what_a_full_queue_takes() -> None:
     """Both bounds, and the objects beside them."""
     (table,) = memory.run(memory.Sizes(rows=200, max_bytes=1 << 16, rounds=1))
@@ -101,6 +126,18 @@ def test_no_verdict_on_latency_when_bare_differs_from_itself_by_more_than_the_ai
     assert serving.within(audited, bare, aim=1.0) is verdict
     word = {True: "yes", False: "no", None: "unclear"}[verdict]
     assert f"| {word}" in Table("t", (), [Row("x", (), (Aim("aim", verdict),))]).markdown()
+
+
+def test_a_bound_within_the_interval_is_unclear() -> None:
+    """And from a handful of rounds nothing follows, whatever they say."""
+    lies = interval(float(number) for number in range(1, 101))
+    assert lies == (41.0, 60.0)
+    assert judge(lies, at_most=60.0) is True
+    assert judge(lies, at_most=50.0) is None
+    assert judge(lies, at_most=40.0) is False
+    assert judge(lies, at_least=41.0) is True
+    assert judge(lies, at_least=61.0) is False
+    assert judge(interval([1.0] * 5), at_most=100.0) is None
 
 
 def test_write_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:

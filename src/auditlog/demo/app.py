@@ -1,14 +1,16 @@
 """The application that the demo serves: orders, in memory, with and without the audit trail.
 
-`audited` and `bare` build the same application for uvicorn's `--factory`; the difference is the one
-line of `add_middleware`. The handlers call `annotate` in both: without the middleware it does
-nothing. What is under `/-/` is for whoever runs the demo, and the policy leaves it out.
+`audited` and `bare` build the same application for uvicorn's `--factory`; the difference is a word
+for each door: the middleware, the interceptor of gRPC, the extension of GraphQL. The handlers call
+`annotate` in both: without those it does nothing. What is under `/-/` is for whoever runs the
+demo, and the policy leaves it out. gRPC is served on the same loop, at a port that the log tells.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import itertools
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -20,6 +22,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from auditlog import AuditLog, AuditMiddleware, Level, LogLevel, Policy, Rule, annotate
+from auditlog.capture.graphql.strawberry import AuditExtension
+from auditlog.capture.grpc_aio import AuditInterceptor
+from auditlog.demo import graphql, rpc
 
 POLICY = Policy(
     rules=(
@@ -35,7 +40,7 @@ FLUSH_TIMEOUT_S = 10.0
 def audited() -> Starlette:
     """Build the application with its trail, which goes where `AUDITLOG_DSN` says."""
     audit = AuditLog()
-    app = bare()
+    app = _application(graphql.view(AuditExtension), AuditInterceptor(audit, policy=POLICY))
     app.add_middleware(AuditMiddleware, audit=audit, policy=POLICY)
     app.add_route("/-/stats", _stats_of(audit))
     return app
@@ -43,26 +48,7 @@ def audited() -> Starlette:
 
 def bare() -> Starlette:
     """Build the application without a trail, to measure what the trail costs."""
-    app = Starlette(
-        routes=[
-            Route("/orders", list_orders),
-            Route("/orders", create_order, methods=["POST"]),
-            Route("/orders/{order_id:int}", read_order),
-            Route("/orders/{order_id:int}", delete_order, methods=["DELETE"]),
-            Route("/orders/{order_id:int}/cancel", cancel_order, methods=["POST"]),
-            Route("/export", export),
-            Route("/events", events),
-            Route("/reports/{name}", slow_report),
-            Route("/uploads", upload, methods=["POST"]),
-            Route("/files/{path:path}", read_file),
-            Route("/unavailable", unavailable),
-            Route("/broken", broken),
-            WebSocketRoute("/echo", echo),
-        ]
-    )
-    app.state.orders = {number: {"id": number, "item": "chair"} for number in range(1, 101)}
-    app.state.numbers = itertools.count(101)
-    return app
+    return _application(graphql.view())
 
 
 async def list_orders(request: Request) -> Response:
@@ -158,6 +144,39 @@ async def echo(websocket: WebSocket) -> None:
     with contextlib.suppress(WebSocketDisconnect):
         while True:
             await websocket.send_text(await websocket.receive_text())
+
+
+def _application(graphql_view: Any, *interceptors: Any) -> Starlette:
+    @contextlib.asynccontextmanager
+    async def serve_grpc(_app: Starlette) -> AsyncIterator[None]:
+        async with rpc.serving(*interceptors) as port:
+            # The server's own logger, for there is none that shows more.
+            logging.getLogger("uvicorn.error").info("gRPC on 127.0.0.1:%d", port)
+            yield
+
+    app = Starlette(
+        routes=[
+            Route("/orders", list_orders),
+            Route("/orders", create_order, methods=["POST"]),
+            Route("/orders/{order_id:int}", read_order),
+            Route("/orders/{order_id:int}", delete_order, methods=["DELETE"]),
+            Route("/orders/{order_id:int}/cancel", cancel_order, methods=["POST"]),
+            Route("/export", export),
+            Route("/events", events),
+            Route("/reports/{name}", slow_report),
+            Route("/uploads", upload, methods=["POST"]),
+            Route("/files/{path:path}", read_file),
+            Route("/unavailable", unavailable),
+            Route("/broken", broken),
+            WebSocketRoute("/echo", echo),
+            Route("/graphql", graphql_view),
+            WebSocketRoute("/graphql", graphql_view),
+        ],
+        lifespan=serve_grpc,
+    )
+    app.state.orders = {number: {"id": number, "item": "chair"} for number in range(1, 101)}
+    app.state.numbers = itertools.count(101)
+    return app
 
 
 def _orders(connection: HTTPConnection) -> dict[int, dict[str, Any]]:

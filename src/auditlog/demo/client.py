@@ -5,6 +5,7 @@ library would send the hostile ones. It reads as much of an answer as the demo n
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -80,6 +81,31 @@ class Client:
                     await asyncio.wait_for(socket.recv(), TIMEOUT_S)
         except websockets.InvalidStatus as refusal:
             return refusal.response.status_code
+        return 101
+
+    async def subscribe(self, path: str, query: str, *, results: int, stay: bool = True) -> int:
+        """Run a subscription over a WebSocket; return the status of the handshake.
+
+        Args:
+            path: Where GraphQL is served.
+            query: The subscription.
+            results: How many to wait for.
+            stay: Wait for its end; else the connection is closed while it runs.
+        """
+        import websockets  # noqa: PLC0415  # an extra: imported where it is used
+
+        async with websockets.connect(
+            f"ws://127.0.0.1:{self.port}{path}",
+            additional_headers={"x-request-id": self.request_id},
+            subprotocols=[websockets.Subprotocol("graphql-transport-ws")],
+            open_timeout=TIMEOUT_S,
+        ) as socket:
+            await socket.send('{"type": "connection_init"}')
+            await socket.recv()
+            payload = {"query": query}
+            await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
+            for _ in range(results + stay):
+                await asyncio.wait_for(socket.recv(), TIMEOUT_S)
         return 101
 
     async def vanish(self, path: str, *, user: str) -> int:

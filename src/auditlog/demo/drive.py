@@ -9,6 +9,7 @@ from typing import Any
 
 from auditlog.demo.compare import Sent
 from auditlog.demo.processes import DemoError, Server, child, tail
+from auditlog.records import Protocol
 
 
 class Listener:
@@ -55,9 +56,12 @@ class Traffic:
         Raises:
             DemoError: one of them failed.
         """
-        common = f"--audited {audited.port} --bare {bare.port} --run {run} --seconds {seconds}"
-        timing = f"auditlog.demo.timing {common}"
-        traffic = f"auditlog.demo.traffic {common} --rate {rate}"
+        common = f"--run {run} --seconds {seconds}"
+        timing = f"auditlog.demo.timing {common} --audited {audited.port} --bare {bare.port}"
+        traffic = (
+            f"auditlog.demo.traffic {common} --rate {rate}"
+            f" --audited {audited.port} {audited.rpc_port} --bare {bare.port} {bare.rpc_port}"
+        )
         with (
             self._log.open("wb") as errors,
             child(timing, stdout=subprocess.PIPE, stderr=errors) as stopwatch,
@@ -79,7 +83,8 @@ class Traffic:
         if "failed" in line:
             self.failed.append(line["failed"])
             return
-        self.sent.append(Sent(line["id"], line["scenario"], line["status"]))
+        due = tuple(map(Protocol, line["due"]))
+        self.sent.append(Sent(line["id"], line["scenario"], line["status"], due))
         self._listener.sent(len(self.sent))
 
     def _take_timing(self, stopwatch: "subprocess.Popen[str]") -> None:

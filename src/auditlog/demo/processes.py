@@ -21,6 +21,7 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], object] | signal.Handler
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
+_RPC_RUNNING = re.compile(r"gRPC on 127\.0\.0\.1:(\d+)")
 # A proxy of the user's environment has no business on the loopback interface.
 _LOOPBACK_ONLY: Mapping[str, str] = {"no_proxy": "*"}
 
@@ -34,6 +35,8 @@ class Server:
     """A uvicorn that answers."""
 
     port: int
+    rpc_port: int
+    """Where the application serves gRPC beside it."""
     log: Path
 
 
@@ -53,7 +56,8 @@ def uvicorn(factory: str, log: Path, *, dsn: str, http: str = "auto") -> Iterato
     command = f"uvicorn {factory} --factory --host 127.0.0.1 --port 0 --workers 1 --http {http}"
     command += " --no-access-log --no-use-colors --timeout-graceful-shutdown 10"
     with log.open("wb") as output, child(command, stdout=output, AUDITLOG_DSN=dsn) as process:
-        yield Server(_port(process, log), log)
+        port, rpc_port = _ports(process, log)
+        yield Server(port, rpc_port, log)
 
 
 @contextmanager
@@ -103,13 +107,14 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _port(process: "subprocess.Popen[str]", log: Path) -> int:
-    """Wait for uvicorn to say where it listens."""
+def _ports(process: "subprocess.Popen[str]", log: Path) -> tuple[int, int]:
+    """Wait for uvicorn to say where it listens, which it does last."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
-        found = _RUNNING.search(log.read_text(errors="replace"))
-        if found:
-            return int(found[1])
+        text = log.read_text(errors="replace")
+        http, rpc = _RUNNING.search(text), _RPC_RUNNING.search(text)
+        if http and rpc:
+            return int(http[1]), int(rpc[1])
         time.sleep(0.02)
     raise DemoError(f"the demo's server does not start; its last words:\n{tail(log)}")
 

@@ -2,16 +2,12 @@
 
 Each scenario is one request and returns the status that the client saw, None where it did not stay
 to see one. Only bytes that every HTTP parser lets through are sent; what a parser refuses never
-reaches an application.
+reaches an application. Those of gRPC and GraphQL have files of their own.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeAlias
-
-from auditlog.demo.client import Client
-
-Perform: TypeAlias = Callable[[Client], Awaitable[int | None]]
+from auditlog.demo.graphql_scenarios import GRAPHQL_SCENARIOS
+from auditlog.demo.rpc_scenarios import RPC_SCENARIOS
+from auditlog.demo.scenario import Clients, Perform, Scenario
 
 ALICE = (("authorization", b"Bearer alice"),)
 BOB = (("authorization", b"Bearer bob"),)
@@ -19,35 +15,25 @@ JSON = (("content-type", b"application/json"),)
 NEW_ORDER = b'{"item": "lamp", "card_token": "tok_4111111111111111"}'
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One kind of request, and how often it comes among the others."""
-
-    name: str
-    weight: int
-    perform: Perform
-
-
 def _request(
     method: str, target: str, headers: tuple[tuple[str, bytes], ...] = (), body: bytes = b""
 ) -> Perform:
-    return lambda client: client.request(method, target, headers=headers, body=body)
+    return lambda clients: clients.http.request(method, target, headers=headers, body=body)
 
 
-async def _leave_before_the_answer(client: Client) -> None:
-    await client.hang_up("GET", "/reports/annual")
+async def _leave_before_the_answer(clients: Clients) -> None:
+    await clients.http.hang_up("GET", "/reports/annual")
 
 
-async def _leave_in_the_stream(client: Client) -> None:
-    await client.hang_up("GET", "/events", after=b"data: tick\n\n")
+async def _leave_in_the_stream(clients: Clients) -> None:
+    await clients.http.hang_up("GET", "/events", after=b"data: tick\n\n")
 
 
-async def _leave_in_the_upload(client: Client) -> None:
-    await client.hang_up("POST", "/uploads", body=b"half of it", missing=10)
+async def _leave_in_the_upload(clients: Clients) -> None:
+    await clients.http.hang_up("POST", "/uploads", body=b"half of it", missing=10)
 
 
-# The last ones are what the report shows at its end: something of everything.
-SCENARIOS = (
+_HTTP_SCENARIOS = (
     Scenario("list", 20, _request("GET", "/orders?limit=10")),
     Scenario("head", 2, _request("HEAD", "/orders/42")),
     Scenario("upload", 3, _request("POST", "/uploads", body=b"x" * 10_000)),
@@ -61,7 +47,7 @@ SCENARIOS = (
     Scenario("invalid percent", 1, _request("GET", "/orders?q=100%&r=%zz&%")),
     Scenario("bytes in header", 1, _request("GET", "/orders", (("referer", b"\xff\xfe\x80"),))),
     Scenario("long URL", 1, _request("GET", "/orders?q=" + "x" * 8000)),
-    Scenario("WebSocket cut", 1, lambda client: client.vanish("/echo", user="bob")),
+    Scenario("WebSocket cut", 1, lambda clients: clients.http.vanish("/echo", user="bob")),
     Scenario("left before the answer", 1, _leave_before_the_answer),
     Scenario("read", 30, _request("GET", "/orders/42", ALICE)),
     Scenario("create", 10, _request("POST", "/orders", ALICE + JSON, NEW_ORDER)),
@@ -75,8 +61,19 @@ SCENARIOS = (
     Scenario("secret in query", 2, _request("GET", "/orders?access_token=s3cr3t&limit=10")),
     Scenario("NUL in path", 1, _request("GET", "/files/a%00b")),
     Scenario("invalid UTF-8 in path", 1, _request("GET", "/files/%ff%fe%c3%28")),
-    Scenario("WebSocket", 2, lambda client: client.echo("/echo", ("a", "b", "ü"), user="bob")),
-    Scenario("WebSocket refused", 1, lambda client: client.echo("/echo", (), user=None)),
+    Scenario(
+        "WebSocket", 2, lambda clients: clients.http.echo("/echo", ("a", "b", "ü"), user="bob")
+    ),
+    Scenario("WebSocket refused", 1, lambda clients: clients.http.echo("/echo", (), user=None)),
     Scenario("left in the upload", 1, _leave_in_the_upload),
     Scenario("left in the stream", 2, _leave_in_the_stream),
+)
+# The last ones are what the report shows at its end: something of everything.
+SCENARIOS = (
+    *_HTTP_SCENARIOS[:-7],
+    *RPC_SCENARIOS[:-5],
+    *GRAPHQL_SCENARIOS[:-3],
+    *_HTTP_SCENARIOS[-7:],
+    *RPC_SCENARIOS[-5:],
+    *GRAPHQL_SCENARIOS[-3:],
 )
