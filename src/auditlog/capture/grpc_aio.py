@@ -1,0 +1,83 @@
+"""`AuditInterceptor` for `grpc.aio.server`: one `LogRecord` per RPC.
+
+    audit = AuditLog("postgresql://…")
+    server = grpc.aio.server(interceptors=[AuditInterceptor(audit)])
+    ...
+    await server.start()
+    async with audit:  # writes what is left when the server has stopped
+        await server.wait_for_termination()
+
+Put it first, so that it sees what other interceptors refuse. Messages, exceptions and statuses pass
+unchanged, and a handler stays what it was: coroutine, asynchronous generator or plain function.
+The row is put together when the RPC is over, when nobody waits for it any more. An error in here is
+counted and logged, and never becomes an error of the RPC.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+
+from auditlog.capture.context import current
+from auditlog.capture.policy import Policy
+from auditlog.capture.recorder import Recorder
+from auditlog.capture.rpc.aio import AioExchange
+from auditlog.capture.rpc.door import capture_of
+from auditlog.capture.shared import Identify
+
+
+class AuditInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # it has no types
+    """Record every RPC that passes.
+
+    Args:
+        audit: The log to write to. It starts with the first RPC; drain it as shown above.
+        policy: What to record; from `policy_file` of the settings, or the default one.
+        user_id: Asked, with the `ServicerContext`, when the handler has run, if no handler has
+            named the user; without an answer, it is who the client's certificate says.
+        instance_id: Likewise for the tenant.
+        resource_owner: Likewise for the organisation.
+
+    Raises:
+        PolicyError: the policy file is invalid.
+        SettingsError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        audit: Recorder,
+        *,
+        policy: Policy | None = None,
+        user_id: Identify | None = None,
+        instance_id: Identify | None = None,
+        resource_owner: Identify | None = None,
+    ) -> None:
+        self._capture = capture_of(
+            audit,
+            policy,
+            user_id=user_id,
+            instance_id=instance_id,
+            resource_owner=resource_owner,
+        )
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[Any], Awaitable[Any]],
+        handler_call_details: Any,
+    ) -> Any:
+        """Find the method's handler, and watch what it does."""
+        outer = current.get()
+        if type(outer) is AioExchange and outer.resolving:
+            return await continuation(handler_call_details)  # installed twice
+        try:
+            exchange = AioExchange(self._capture, handler_call_details)
+        except Exception as error:  # noqa: BLE001  # details that are not what they should be
+            self._capture.recorder.lose(error)
+            return await continuation(handler_call_details)
+        # It is never set back: the context is the RPC's own, and ends with it.
+        current.set(exchange)
+        try:
+            handler = await continuation(handler_call_details)
+        except BaseException as error:
+            exchange.refuse(error)
+            raise
+        return exchange.wrap(handler)
