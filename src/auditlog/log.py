@@ -19,10 +19,9 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from auditlog.capture.application.events import ApplicationEvents
-from auditlog.capture.application.within import event_within
 from auditlog.errors import SettingsError
 from auditlog.postgres import embedded
-from auditlog.records import Outcome, Record
+from auditlog.records import LogRecord, Outcome, Record
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import PREFIX, Settings
 from auditlog.sink import transactional
@@ -110,35 +109,6 @@ class AuditLog(ApplicationEvents):
             level=logging.ERROR,
         )
         return Outcome.DROPPED if lost[-1] is row else _ACCEPTED
-
-    def record_within(self, connection: Any, event_type: object, /, **event: Any) -> str:
-        """Record an event in the caller's own transaction: with the change, or not at all.
-
-        What `record` takes by keyword, this takes too. The row is inserted through the connection
-        here and now, so it blocks as any statement does, needs no started log, and is none of
-        `stats`. On a connection in autocommit it is committed at once.
-
-        Args:
-            connection: Of psycopg 3, or a Session or Connection of SQLAlchemy 2.
-            event_type: What happened, in the application's words: `"order.refunded"`.
-            event: As of `record`.
-
-        Returns:
-            The `log_id` of the row.
-
-        Raises:
-            TypeError: not such a connection; nothing was sent.
-            Exception: the connection's own; the transaction is aborted then, as by any statement.
-        """
-        record = event_within(self.redactor, event_type, event)
-        transactional.insert(connection, self._encode(record)[1])
-        return str(record.log_id)
-
-    async def arecord_within(self, connection: Any, event_type: object, /, **event: Any) -> str:
-        """Do what `record_within` does, through an asynchronous connection or session."""
-        record = event_within(self.redactor, event_type, event)
-        await transactional.ainsert(connection, self._encode(record)[1])
-        return str(record.log_id)
 
     async def start(self) -> None:
         """Start writing on the running loop; does not wait for the database. May be nested."""
@@ -234,6 +204,12 @@ class AuditLog(ApplicationEvents):
     def __repr__(self) -> str:
         """Show the chain; the DSN may hold a password and is left out."""
         return f"<AuditLog encode > buffer[{self.settings.max_queued_rows}] > copy>"
+
+    def _insert(self, connection: Any, record: LogRecord) -> None:
+        transactional.insert(connection, self._encode(record)[1])
+
+    async def _ainsert(self, connection: Any, record: LogRecord) -> None:
+        await transactional.ainsert(connection, self._encode(record)[1])
 
     def _make_chain(self) -> None:
         self._embedded = False

@@ -19,9 +19,8 @@ from typing import Any
 from unittest.mock import patch
 
 from auditlog.capture.application.events import ApplicationEvents
-from auditlog.capture.application.within import event_within
 from auditlog.log import AuditLog
-from auditlog.records import Outcome, Record
+from auditlog.records import LogRecord, Outcome, Record
 from auditlog.settings import Settings
 from auditlog.sink.encode import Encoder
 
@@ -30,6 +29,8 @@ class MemorySink(ApplicationEvents):
     """Takes the place of an `AuditLog`, and keeps what it is given.
 
     Every record is encoded as a real log would, so a value that would break there breaks here.
+    `record_within` leaves the connection alone, be it what it may: the row stays here when the
+    transaction is rolled back.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -46,19 +47,6 @@ class MemorySink(ApplicationEvents):
         self.records.append(copy.copy(record))
         return Outcome.ACCEPTED
 
-    def record_within(self, _connection: Any, event_type: object, /, **event: Any) -> str:
-        """Keep the event of a transaction; the connection is left alone, be it what it may.
-
-        So the row stays here when the transaction is rolled back.
-        """
-        record = event_within(self.redactor, event_type, event)
-        self.submit(record)
-        return str(record.log_id)
-
-    async def arecord_within(self, connection: Any, event_type: object, /, **event: Any) -> str:
-        """Do the same for asynchronous code."""
-        return self.record_within(connection, event_type, **event)
-
     def lose(self, error: BaseException) -> None:
         """Keep what made a record impossible."""
         self.errors.append(error)
@@ -70,6 +58,12 @@ class MemorySink(ApplicationEvents):
     async def aclose(self) -> None:
         """Undo a start."""
         self.starts -= 1
+
+    def _insert(self, _connection: Any, record: LogRecord) -> None:
+        self.submit(record)
+
+    async def _ainsert(self, _connection: Any, record: LogRecord) -> None:
+        self.submit(record)
 
 
 @contextmanager
@@ -85,10 +79,12 @@ def capture(audit: AuditLog) -> Iterator[list[Record]]:
     with patch.multiple(
         audit,
         submit=sink.submit,
-        record_within=sink.record_within,
-        arecord_within=sink.arecord_within,
         lose=sink.lose,
         start=sink.start,
         aclose=sink.aclose,
+        # `with audit` starts a writer of its own, on a thread.
+        _begin=lambda _: None,
+        _insert=sink._insert,
+        _ainsert=sink._ainsert,
     ):
         yield sink.records

@@ -5,27 +5,13 @@
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-import ariadne_app
 import pytest
-import strawberry_app
+from services import SERVICES
 from serving import Client, Service, serving
 
 from auditlog import Level, Policy, Protocol, Rule
 
-STRAWBERRY, FASTAPI, ARIADNE, EXTENSION = (
-    "strawberry",
-    "strawberry-fastapi",
-    "ariadne",
-    "ariadne-extension",
-)
-SERVICES: dict[str, Any] = {
-    STRAWBERRY: strawberry_app.graphql_app,
-    FASTAPI: strawberry_app.fastapi_app,
-    ARIADNE: ariadne_app.graphql_app,
-    EXTENSION: ariadne_app.extension_app,
-}
 RULES = (
     Rule(
         name="bodies",

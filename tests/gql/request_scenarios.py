@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from scenario import CLIENT_ERROR, DENIED, OK, SERVER_ERROR, Expected, Scenario, row
+from gql_scenario import CLIENT_ERROR, DENIED, OK, SERVER_ERROR, Expected, Scenario, row
+from services import ARIADNE, EXTENSION, FASTAPI, STRAWBERRY
 from serving import Client
-
-from conftest import ARIADNE, EXTENSION, FASTAPI, STRAWBERRY
 
 BODIES = "/bodies"
 ID = "9fd0e8e3" * 8

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from gql_scenario import Scenario, seen
 from request_scenarios import SCENARIOS, batch, get
-from scenario import Scenario, seen
+from services import ARIADNE, EXTENSION
 from serving import Client, Service
 
 from asgi_driver import metadata_of
-from conftest import ARIADNE, EXTENSION
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from scenario import CLIENT_ERROR, OK, SERVER_ERROR, Expected, row, seen
+from gql_scenario import CLIENT_ERROR, OK, SERVER_ERROR, Expected, row, seen
+from services import ARIADNE, EXTENSION
 from serving import Client, Service
 from talking import LEGACY, MODERN, Talk, talking
 
 from asgi_driver import metadata_of
 from auditlog import LogRecord
-from conftest import ARIADNE, EXTENSION
 
 COUNT = "subscription Count($to: Int!) { count(to: $to) }"
 FOREVER = "subscription { forever }"

@@ -2,8 +2,10 @@
 
 import asyncio
 import functools
+import gc
 import inspect
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -333,6 +335,11 @@ async def async_generator() -> AsyncIterator[int]:
     yield 1
 
 
+class CallableGenerator:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
 MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     (plain, {"target": lambda other: ("user", other)}, "'other' cannot be asked for; .*user_id"),
     (plain, {"target": lambda *user_id: ("user", user_id)}, "user_id cannot be asked for"),
@@ -343,6 +350,10 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     (async_generator, {}, "takes no generators"),
     (Users, {}, "takes a function or a method"),
     (7, {}, "takes a function or a method"),
+    (CallableGenerator(), {}, "takes no generators"),
+    (plain, {"user_id": str}, "does not tell its arguments: wrap it in a lambda"),
+    (plain, {"target": ("user", lambda user_id: user_id)}, "target= is asked as a whole"),
+    (plain, {"amount": lambda user_id: user_id}, r"annotate_event\(amount=\.\.\.\)"),
     (staticmethod(plain), {}, "below @staticmethod"),
     (classmethod(plain), {}, "below @classmethod"),
     (property(plain), {}, "below @property"),
@@ -480,6 +491,45 @@ async def test_each_call_has_an_event_of_its_own(sink: MemorySink) -> None:
     assert metadata[5] == {"audit.outcome": "ok", "number": "outer"}
 
 
+class Order:
+    """What a test can see go."""
+
+
+async def test_job_that_plans_its_next_run_keeps_no_run_alive(sink: MemorySink) -> None:
+    """What is planned in a call inherits it; its arguments, result and outer calls are let go."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    alive: weakref.WeakSet[Order] = weakref.WeakSet()
+    seen: list[tuple[int, int]] = []
+
+    @audited("order.checked", audit=sink)
+    def check(order: Order, number: int) -> Order:
+        alive.add(order)
+        gc.collect()
+        seen.append((len(alive), len(calls_around())))
+        if number < 20:
+            loop.call_soon(check, Order(), number + 1)
+        else:
+            ended.set_result(None)
+        return order
+
+    check(Order(), 0)
+    await ended
+    assert len(rows(sink)) == len(seen) == 21
+    assert max(orders for orders, _ in seen) == 1
+    assert max(calls for _, calls in seen) == 2
+
+
+def calls_around() -> list[Any]:
+    """The audited calls to which this code leads, the innermost first."""
+    calls = []
+    call = at_hand.get()
+    while call is not None:
+        calls.append(call)
+        call = call._outer
+    return calls
+
+
 def test_redaction_with_a_key_hides_once(sink: MemorySink) -> None:
     """What a function adds can be searched for as all else can."""
     sink = MemorySink(Settings(redact_key="k" * 32))
@@ -560,9 +610,17 @@ def fail() -> MemorySink:
     raise RuntimeError
 
 
-@pytest.mark.parametrize("audit", [None, fail, lambda: "no log"], ids=["several", "raises", "text"])
+@pytest.mark.parametrize(
+    ("audit", "remedy"),
+    [
+        (None, "pass audit= to audited()"),
+        (fail, "the function of audit= raised RuntimeError"),
+        (lambda: "no log", "the function of audit= must return an AuditLog, not str"),
+    ],
+    ids=["several", "raises", "text"],
+)
 def test_event_without_a_log_is_told_of(
-    sink: MemorySink, audit: Any, caplog: pytest.LogCaptureFixture
+    sink: MemorySink, audit: Any, remedy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The function does its work all the same; one line says what is to be done."""
     other = MemorySink()
@@ -576,8 +634,8 @@ def test_event_without_a_log_is_told_of(
     assert [sink.records, other.records] == [[], []]
     (line,) = told(caplog)
     assert line.startswith("auditlog.event_unheard: ")
-    assert "work: its event is lost" in line
-    assert "pass audit= to audited()" in line
+    assert "work: its event is lost: " in line
+    assert remedy in line
     assert caplog.records[-1].levelno == logging.ERROR
 
 

@@ -170,6 +170,30 @@ async def test_block_may_be_left_in_another_context() -> None:
     assert await asyncio.create_task(end()) == ("ada", {})
 
 
+async def test_job_that_plans_its_next_run_piles_nothing_up() -> None:
+    """Each run inherits what was bound where it was planned: one block, however many there were."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    depths: list[int] = []
+
+    def run(number: int) -> None:
+        assert known() == (
+            ("cron", {"job": "nightly", "step": number - 1}) if number else (None, {})
+        )
+        with bound(user_id="cron"), bound(job="nightly", step=number):
+            depths.append(len(layers.get()))
+            if number < 20:
+                loop.call_soon(run, number + 1)
+            else:
+                loop.call_soon(ended.set_result, None)
+        expected = {"job": "nightly", "step": number - 1} if number else {}
+        assert known() == ("cron" if number else None, expected)
+
+    loop.call_soon(run, 0)
+    await ended
+    assert max(depths) <= 5
+
+
 def test_values_are_taken_as_they_are_bound() -> None:
     """Identifiers become texts at once; None says nothing."""
     with bound(user_id="cron", instance_id="acme"), bound(user_id=None, instance_id=0):

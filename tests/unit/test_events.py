@@ -21,6 +21,7 @@ from auditlog import (
     LogRecord,
     Outcome,
     Policy,
+    RequestOutcome,
     Rule,
     Settings,
     SettingsError,
@@ -163,6 +164,12 @@ def test_what_the_library_says_cannot_be_overwritten() -> None:
     assert metadata == {"audit.outcome": "ok", "audit.before": 3, "mine": 2}
 
 
+@pytest.mark.parametrize("outcome", [RequestOutcome.DENIED, "denied"])
+def test_outcome_is_said_where_it_is_not_well(outcome: str) -> None:
+    """A refusal is an event too, and must not read as if it had gone well."""
+    assert row(outcome=outcome)["metadata"] == {"audit.outcome": "denied"}
+
+
 def test_states_are_fixed_when_they_are_recorded() -> None:
     """What changes afterwards does not change the row."""
     sink = MemorySink()
@@ -177,7 +184,8 @@ def test_states_are_fixed_when_they_are_recorded() -> None:
 def test_hostile_values_leave_a_row(index: int) -> None:
     """Whatever is said: it does not raise, and what could be kept is kept."""
     value = OBJECTS[index]
-    for name in ("user_id", "target", "before", "message", "level", "event_sequence", "odd"):
+    names = ("user_id", "target", "before", "message", "level", "event_sequence", "outcome", "odd")
+    for name in names:
         stored = row(**{name: value})
         assert stored["event_type"] == "order.refunded", name
     stored = row(target=(value, value), instance_id=value, resource_owner=value, after=[value])

@@ -106,6 +106,21 @@ def test_exception_that_was_caught() -> None:
     assert (third["message"], third["stack_trace"]) == ("no exception", None)
 
 
+def test_text_in_place_of_the_exception_is_the_message() -> None:
+    """As in `logging`: the exception is the one being handled, and no word is lost."""
+    sink = MemorySink()
+    with sink.execution("r", "t") as run:
+        try:
+            raise KeyError("at hand")
+        except KeyError:
+            run.exception("could not ship", attempt=2)
+    (line,) = lines(sink)
+
+    assert (line["message"], line["log_level"]) == ("could not ship", 3)
+    assert line["metadata"] == {"error.type": "KeyError", "attempt": 2}
+    assert line["stack_trace"].endswith("KeyError: 'at hand'\n")
+
+
 def test_secrets_are_redacted_in_all_of_it() -> None:
     """In the message, the metadata, and the words of the exception."""
     sink = MemorySink()

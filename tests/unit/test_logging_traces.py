@@ -5,6 +5,7 @@ import logging.config
 import logging.handlers
 import queue
 import time
+import traceback
 from typing import Any
 
 import pytest
@@ -113,6 +114,38 @@ def test_long_line_in_a_trace_keeps_its_beginning(sink: MemorySink, log: logging
     trace = metadata(sink)["exception.stacktrace"]
     assert trace.startswith("LookupError: token=[REDACTED]")
     assert "hunter2" not in trace
+
+
+class HostileError(Exception):
+    @property
+    def __cause__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no")
+
+
+@pytest.mark.usefixtures("tracing")
+def test_exception_that_cannot_be_shown_costs_its_trace(
+    sink: MemorySink, log: logging.Logger
+) -> None:
+    """And not the line."""
+    log.error("failed", exc_info=HostileError())
+    assert only(sink).message == "failed"
+    assert metadata(sink)["error.type"] == "HostileError"
+    assert metadata(sink)["exception.stacktrace"] == "(no stack trace: RuntimeError)"
+
+
+@pytest.mark.parametrize("stack_traces", [False, True])
+def test_message_that_is_a_trace(
+    sink: MemorySink, log: logging.Logger, *, stack_traces: bool
+) -> None:
+    """It is one, although the application has made a text of it."""
+    log.addHandler(AuditHandler(sink, stack_traces=stack_traces))
+    try:
+        raise LookupError("the secret")
+    except LookupError:
+        log.error(traceback.format_exc())
+    assert only(sink).message == ""
+    assert metadata(sink)["error.type"] == "LookupError"
+    assert ("the secret" in str(only(sink))) is stack_traces
 
 
 @pytest.mark.usefixtures("handler")

@@ -186,6 +186,14 @@ def test_stack_traces_on_demand(sink: MemorySink, output: io.StringIO, formatter
     assert metadata(sink)["code.stacktrace"].startswith("Stack (most recent call last):\n")
 
 
+@pytest.mark.parametrize("stack_traces", [False, True])
+def test_stack_of_the_applications_own_is_a_field(sink: MemorySink, *, stack_traces: bool) -> None:
+    """Only what structlog has put there is a stack trace."""
+    processor = AuditProcessor(sink, stack_traces=stack_traces)
+    processor(None, "info", {"event": "deployed", "stack": "production"})
+    assert metadata(sink) == {"stack": "production"}
+
+
 @pytest.mark.parametrize("exc_info", [True, False, None, (None, None, None), ValueError("x")])
 def test_every_form_of_exc_info(sink: MemorySink, exc_info: Any) -> None:
     """Also where there is no exception at all."""

@@ -101,6 +101,24 @@ def test_capture_listens_to_the_log_of_an_application() -> None:
     assert audit.stats().submitted == 1
 
 
+def test_capture_keeps_a_log_that_is_used_as_a_context_manager_from_the_database() -> None:
+    """No writer is started, neither here nor on a loop."""
+    audit = AuditLog(NOWHERE, settings=Settings())
+
+    async def job() -> None:
+        async with audit:
+            audit.record("event")
+
+    with capture(audit) as records:
+        with audit:
+            audit.record("event")
+            assert audit._runner is None
+        asyncio.run(job())
+    assert len(records) == 2
+    assert audit._runner is None
+    assert audit.stats().submitted == 0
+
+
 def test_capture_ends_when_the_test_fails() -> None:
     """A failing test must not make the next one fail."""
     audit = AuditLog(NOWHERE, settings=Settings())

@@ -1,13 +1,55 @@
 """`record_within` without a database: what tests of an application see, and other drivers' SQL."""
 
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import asyncpg, psycopg2
 
-from auditlog import AuditLog, LogRecord, bound
+from auditlog import AuditLog, LogLevel, LogRecord, bound
 from auditlog.sink import transactional
 from auditlog.testing import MemorySink, capture
+
+
+@pytest.mark.parametrize("name", ["record_within", "arecord_within"])
+def test_it_takes_what_record_takes(name: str) -> None:
+    """By the same names, with the same types and defaults; behind the connection."""
+    _, connection, *others = signature(getattr(AuditLog, name)).parameters.values()
+    assert others == list(signature(AuditLog.record).parameters.values())[1:]
+    assert (connection.name, connection.kind) == ("connection", connection.POSITIONAL_ONLY)
+
+
+async def test_all_that_is_said_has_its_place() -> None:
+    """As in the row that `record` makes of it."""
+    sink = MemorySink()
+    said: dict[str, Any] = {
+        "user_id": 7,
+        "target": ("order", 42),
+        "before": 1,
+        "after": 2,
+        "message": "m",
+        "level": LogLevel.WARN,
+        "outcome": "denied",
+        "resource_owner": "org",
+        "instance_id": "acme",
+        "event_sequence": 3,
+        "occurrence_date": 5,
+        "metadata": {"a": 1},
+        "connection": 4,
+    }
+    assert said.keys() >= {
+        parameter.name
+        for parameter in signature(AuditLog.record).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    sink.record("x", **said)
+    sink.record_within(None, "x", **said)
+    await sink.arecord_within(None, "x", **said)
+    plain, *others = (replace(record, log_id=None) for record in sink.records)
+    assert others == [plain, plain]
 
 
 def test_memory_sink_keeps_the_event() -> None:
@@ -44,7 +86,7 @@ async def test_capture_keeps_events_from_the_database() -> None:
 def test_event_of_a_bad_type_is_still_an_event() -> None:
     """As for `record`, values that make no sense are taken as well as they can be."""
     sink = MemorySink()
-    sink.record_within(None, 7, target="order", level="high", user_id=object)
+    sink.record_within(None, 7, target="order", level="high", user_id=object)  # type: ignore[arg-type]
     assert len(sink.records) == 1
     assert sink.errors == []
 

@@ -60,7 +60,10 @@ class Annotations:
         raise NotImplementedError
 
     def row_id(self) -> str:
-        """Return the identifier of the request's row, which is fixed by asking for it."""
+        """Return the identifier of the request's row, which is fixed by asking for it.
+
+        Of a request that has a row at its beginning and one at its end, it is the first one's.
+        """
         made = str(uuid_utils.uuid7())
         # Threads of one request may ask at once. Nothing is called between the two lines, so the
         # interpreter goes to no other thread, and to no signal handler, in between.

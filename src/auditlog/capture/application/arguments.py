@@ -32,8 +32,8 @@ class Question:
         self._ask = ask
         self._finds: list[tuple[str, Find]] = []
         self.wants_result = False
-        theirs = signature(function)
-        for parameter in signature(ask).parameters.values():
+        theirs = _signature(function)
+        for parameter in _signature(ask).parameters.values():
             if parameter.kind in _UNPASSABLE:
                 raise TypeError(f"{parameter} cannot be asked for: name arguments of the function")
             find = _finder(parameter.name, theirs)
@@ -55,6 +55,13 @@ class Question:
         if self.wants_result:
             (found[RESULT],) = result
         return self._ask(**found)
+
+
+def _signature(function: Callable[..., Any]) -> Signature:
+    try:
+        return signature(function)
+    except ValueError:
+        raise TypeError(f"{function!r} does not tell its arguments: wrap it in a lambda") from None
 
 
 def _finder(name: str, theirs: Signature) -> Find | None:

@@ -5,7 +5,7 @@ as the objects that they are. The row is written when the call has ended: of a p
 killed meanwhile, none is.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import CoroutineType
@@ -53,10 +53,12 @@ def audited(
         metadata: More, stored as JSON. Fields with a secret's name are redacted.
 
     Raises:
-        TypeError: the function is a generator, or what asks about its calls cannot be answered.
+        TypeError: the function is a generator, or what asks about its calls cannot be answered,
+            or is given where nobody asks it.
     """
     if audit is not None and not isinstance(audit, ApplicationEvents) and not callable(audit):
         raise TypeError("audit= takes an AuditLog, or a function that returns one")
+    _refuse_unasked(target, metadata)
     given = {
         "user_id": user_id,
         "target": target,
@@ -89,13 +91,25 @@ def audited(
     return decorate
 
 
-def _refuse_others(function: object) -> None:
+def _refuse_unasked(target: object, metadata: Mapping[str, Any]) -> None:
+    """Refuse functions where nobody would ask them: they would be stored, as their repr."""
+    if isinstance(target, tuple | list) and any(map(callable, target)):
+        raise TypeError("target= is asked as a whole: target=lambda user_id: ('user', user_id)")
+    for name, value in metadata.items():
+        if callable(value):
+            raise TypeError(
+                f"{name}= is metadata, for which no function is asked: pass a value, or say it"
+                f" within the function, annotate_event({name}=...)"
+            )
+
+
+def _refuse_others(function: Any) -> None:
     """Refuse what does not do its work when it is called, or is not called itself."""
     if isinstance(function, classmethod | staticmethod | property):
         raise TypeError(f"put @audited(...) below @{type(function).__name__}")
     if not callable(function) or isinstance(function, type):
         raise TypeError("@audited(...) takes a function or a method")
-    if isgeneratorfunction(function) or isasyncgenfunction(function):
+    if _is_a(isgeneratorfunction, function) or _is_a(isasyncgenfunction, function):
         raise TypeError(
             "@audited(...) takes no generators: a call of one does nothing yet, and its end may"
             " never come; audit.record(...) where the work is done"
@@ -103,7 +117,7 @@ def _refuse_others(function: object) -> None:
 
 
 def _wrapped(function: Any, plan: Plan) -> Any:
-    if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004  # not whether it is callable: which kind
+    if _is_a(iscoroutinefunction, function):
 
         @wraps(function)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
@@ -124,6 +138,11 @@ def _wrapped(function: Any, plan: Plan) -> Any:
         return result
 
     return call_sync
+
+
+def _is_a(kind: Callable[[Any], bool], function: Any) -> bool:
+    """Tell the kind of a function, or of an object that is called like one."""
+    return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004  # not whether it is callable: which kind
 
 
 async def _awaited(coroutine: Coroutine[Any, Any, Any], call: AuditedCall) -> Any:

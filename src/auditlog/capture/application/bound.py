@@ -8,7 +8,8 @@ goes into events and executions, never into the row of a request.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from auditlog.capture.context import Annotations, current, text_of
 
@@ -26,7 +27,7 @@ class Binding(AbstractContextManager[None]):
         self.metadata = metadata
 
     def __enter__(self) -> None:
-        layers.set((*layers.get(), Layer(self, current.get())))
+        layers.set((*_settled(layers.get()), Layer(self, current.get())))
 
     def __exit__(self, *_: object) -> None:
         # Not by token: a coroutine may be closed in another context than it began in, and
@@ -34,15 +35,19 @@ class Binding(AbstractContextManager[None]):
         open_layers = layers.get()
         for index in range(len(open_layers) - 1, -1, -1):
             if open_layers[index].binding is self:
+                open_layers[index].is_ended = True
                 layers.set(open_layers[:index] + open_layers[index + 1 :])
                 return
 
 
-class Layer(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Layer:
     """A binding in effect, and the request in which it was made."""
 
     binding: Binding
     holder: Annotations | None
+    is_ended: bool = False
+    """Has its block been left? Tasks that were made in it keep it."""
 
 
 layers: ContextVar[tuple[Layer, ...]] = ContextVar("auditlog.bound", default=())
@@ -73,3 +78,27 @@ def bound(
         None if instance_id is None else text_of(instance_id),
     )
     return Binding(identity, metadata)
+
+
+def _settled(inherited: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Make one of neighbours whose blocks have ended elsewhere.
+
+    Nobody leaves these here. A job that plans its next run within its own block inherits one more
+    each time.
+    """
+    kept: list[Layer] = []
+    for layer in inherited:
+        outer = kept[-1] if kept else None
+        if outer and outer.is_ended and layer.is_ended and outer.holder is layer.holder:
+            kept[-1] = Layer(_merged(outer.binding, layer.binding), layer.holder, is_ended=True)
+        else:
+            kept.append(layer)
+    return tuple(kept)
+
+
+def _merged(outer: Binding, inner: Binding) -> Binding:
+    user_id, resource_owner, instance_id = (
+        beyond if said is None else said
+        for beyond, said in zip(outer.identity, inner.identity, strict=True)
+    )
+    return Binding((user_id, resource_owner, instance_id), {**outer.metadata, **inner.metadata})

@@ -8,6 +8,7 @@ unchanged, and none is added: what fails in here is reported.
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -29,9 +30,9 @@ _CANCELLED = str(RequestOutcome.CANCELLED)
 _LEVELS = {_SERVER_ERROR: int(LogLevel.ERROR)}
 _WARN = int(LogLevel.WARN)
 _NUMBERS = ("level", "event_sequence")
-_UNHEARD = (
-    "its event is lost, for it is not certain which log is meant: pass audit= to audited(), a log"
-    " or a function that returns one"
+_UNCERTAIN = (
+    "it is not certain which log is meant: pass audit= to audited(), a log or a function that"
+    " returns one"
 )
 
 # For what goes wrong where there is no log to report it.
@@ -55,26 +56,38 @@ class Plan:
     """What needs the result."""
     metadata: Mapping[str, Any]
 
-    def log(self) -> ApplicationEvents | None:
-        """Return the log to write to, if it is certain which."""
-        audit: object = self.audit
-        if audit is None:
+    def log(self) -> ApplicationEvents:
+        """Return the log to write to.
+
+        Raises:
+            LookupError: there is none, or it is not certain which; the text says what to do.
+        """
+        if self.audit is None:
             holder = current.get()
             if holder is not None and isinstance(holder.recorder, ApplicationEvents):
                 return holder.recorder
             logs = living_logs()
-            return logs[0] if len(logs) == 1 else None
-        if not isinstance(audit, ApplicationEvents):
-            try:
-                audit = audit()  # type: ignore[operator]  # `audited` has checked
-            except Exception:  # noqa: BLE001  # the application's code may do anything
-                return None
-        return audit if isinstance(audit, ApplicationEvents) else None
+            if len(logs) != 1:
+                raise LookupError(_UNCERTAIN)
+            return logs[0]
+        if isinstance(self.audit, ApplicationEvents):
+            return self.audit
+        try:
+            log = self.audit()
+        except Exception as error:  # noqa: BLE001  # the application's code may do anything
+            raise LookupError(f"the function of audit= raised {describe(error)}") from None
+        if not isinstance(log, ApplicationEvents):
+            raise LookupError(
+                f"the function of audit= must return an AuditLog, not {type(log).__name__}"
+            )
+        return log
 
     def report(self, reason: str, message: str, level: int = logging.WARNING) -> None:
         """Say what went wrong around a call."""
-        log = self.log()
-        reporter = _reporter if log is None else log.reporter
+        try:
+            reporter = self.log().reporter
+        except LookupError:
+            reporter = _reporter
         reporter.report(reason, f"{self.name}: {message}", level=level)
 
 
@@ -117,23 +130,32 @@ class AuditedCall:
         # Not by token: a coroutine may be closed in another context than it began in.
         if at_hand.get() is self:
             at_hand.set(self._outer)
+        # Tasks that were begun in the call may outlive it, and still lead here: each of a chain
+        # of them would keep the call before it, with its arguments, for ever.
+        self._outer = None
         if self.postponed:
             return
-        log = self._plan.log()
-        if log is None:
-            self._plan.report("auditlog.event_unheard", _UNHEARD, logging.ERROR)
+        self._submit(error, elapsed_ms)
+        self._args, self._kwargs, self.result = (), {}, None
+
+    def add(self, values: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        """Take what the function says about its event, as it is now."""
+        self._values.update(values)
+        if details:
+            with suppress(LookupError):  # told when the call ends
+                self._details.update(self._plan.log().redactor.json(details))
+
+    def _submit(self, error: BaseException | None, elapsed_ms: int) -> None:
+        try:
+            log = self._plan.log()
+        except LookupError as failure:
+            reason = "auditlog.event_unheard"
+            self._plan.report(reason, f"its event is lost: {failure}", logging.ERROR)
             return
         try:
             log.submit(self._record(log, error, elapsed_ms))
         except Exception as failure:  # noqa: BLE001  # never an error of the application
             log.lose(failure)
-
-    def add(self, values: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        """Take what the function says about its event, as it is now."""
-        self._values.update(values)
-        log = self._plan.log() if details else None
-        if log is not None:
-            self._details.update(log.redactor.json(details))
 
     def _ask(self, questions: Questions, *result: Any) -> None:
         for name, question in questions:

@@ -57,7 +57,7 @@ def event_record(
         said["audit.before"] = before
     if after is not None:
         said["audit.after"] = after
-    ours: dict[str, Any] = {} if outcome is None else {"audit.outcome": outcome}
+    ours: dict[str, Any] = {} if outcome is None else {"audit.outcome": text_of(outcome)}
     ours.update(facts.links())
     if error_type is not None:
         ours["error.type"] = error_type

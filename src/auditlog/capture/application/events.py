@@ -1,19 +1,22 @@
 """`ApplicationEvents`: what a log offers to the application itself, beside taking records.
 
 Calls come from coroutines, threads and signal handlers; records go to `submit`. Nothing here
-blocks or raises: of an event that cannot be put together the loss is counted. The policy is not
-asked: it judges requests, and an event is recorded because the application says so.
+blocks or raises, but for `record_within`: of an event that cannot be put together the loss is
+counted. The policy is not asked: it judges requests, and an event is recorded because the
+application says so.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from auditlog.capture.application.event import event_record
+import uuid_utils
+
+from auditlog.capture.application.event import OK, event_record
 from auditlog.capture.application.execution import Execution
 from auditlog.capture.redaction.redactor import Redactor
-from auditlog.records import Instant, LogLevel, Outcome, Record
+from auditlog.records import Instant, LogLevel, LogRecord, Outcome, Record
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 
@@ -49,6 +52,7 @@ class ApplicationEvents:
         after: object = None,
         message: object = None,
         level: int = LogLevel.INFO,
+        outcome: str = OK,
         resource_owner: object = None,
         instance_id: object = None,
         event_sequence: int | None = None,
@@ -69,6 +73,7 @@ class ApplicationEvents:
             after: What it is now, under `audit.after`. Secrets in both are redacted.
             message: One sentence for people.
             level: A `LogLevel`.
+            outcome: A `RequestOutcome`: how it went, stored as `audit.outcome`.
             resource_owner: The organisation to whom the target belongs.
             instance_id: The tenant.
             event_sequence: The position in the application's own event stream.
@@ -91,6 +96,7 @@ class ApplicationEvents:
                 after=after,
                 message=message,
                 level=level,
+                outcome=outcome,
                 occurrence_date=occurrence_date,
                 metadata=metadata,
             )
@@ -98,6 +104,95 @@ class ApplicationEvents:
             self.lose(error)
             return Outcome.DROPPED
         return self.submit(record)
+
+    def record_within(
+        self,
+        connection: Any,
+        event_type: object,
+        /,
+        *,
+        user_id: object = None,
+        target: tuple[object, object] | None = None,
+        before: object = None,
+        after: object = None,
+        message: object = None,
+        level: int = LogLevel.INFO,
+        outcome: str = OK,
+        resource_owner: object = None,
+        instance_id: object = None,
+        event_sequence: int | None = None,
+        occurrence_date: Instant | None = None,
+        **metadata: Any,
+    ) -> str:
+        """Record an event in the caller's own transaction: with the change, or not at all.
+
+        Takes what `record` takes, behind a connection of psycopg 3, or a Session or Connection of
+        SQLAlchemy 2. The row is inserted through it here and now, so this blocks as any statement
+        does, needs no started log, and is none of `stats`. On a connection in autocommit it is
+        committed at once.
+
+        Returns:
+            The `log_id` of the row.
+
+        Raises:
+            TypeError: not such a connection; nothing was sent.
+            Exception: the connection's own; the transaction is aborted then, as by any statement.
+        """
+        record = self._identified(
+            event_type,
+            metadata,
+            user_id=user_id,
+            target=target,
+            before=before,
+            after=after,
+            message=message,
+            level=level,
+            outcome=outcome,
+            resource_owner=resource_owner,
+            instance_id=instance_id,
+            event_sequence=event_sequence,
+            occurrence_date=occurrence_date,
+        )
+        self._insert(connection, record)
+        return str(record.log_id)
+
+    async def arecord_within(
+        self,
+        connection: Any,
+        event_type: object,
+        /,
+        *,
+        user_id: object = None,
+        target: tuple[object, object] | None = None,
+        before: object = None,
+        after: object = None,
+        message: object = None,
+        level: int = LogLevel.INFO,
+        outcome: str = OK,
+        resource_owner: object = None,
+        instance_id: object = None,
+        event_sequence: int | None = None,
+        occurrence_date: Instant | None = None,
+        **metadata: Any,
+    ) -> str:
+        """Do what `record_within` does, through an asynchronous connection or session."""
+        record = self._identified(
+            event_type,
+            metadata,
+            user_id=user_id,
+            target=target,
+            before=before,
+            after=after,
+            message=message,
+            level=level,
+            outcome=outcome,
+            resource_owner=resource_owner,
+            instance_id=instance_id,
+            event_sequence=event_sequence,
+            occurrence_date=occurrence_date,
+        )
+        await self._ainsert(connection, record)
+        return str(record.log_id)
 
     def execution(
         self, execution_id: object, target_id: object, *, instance_id: object = None
@@ -125,6 +220,22 @@ class ApplicationEvents:
 
     def _make_unknown(self) -> None:
         _living.pop(id(self), None)
+
+    def _insert(self, connection: Any, record: LogRecord) -> None:
+        """Store a record through a connection of the caller's."""
+        raise NotImplementedError
+
+    async def _ainsert(self, connection: Any, record: LogRecord) -> None:
+        """Do the same through an asynchronous one."""
+        raise NotImplementedError
+
+    def _identified(
+        self, event_type: object, metadata: Mapping[str, Any], **said: Any
+    ) -> LogRecord:
+        """Make the record of an event whose caller is told its identifier."""
+        record = event_record(self.redactor, event_type, metadata=metadata, **said)
+        record.log_id = str(uuid_utils.uuid7())
+        return record
 
     def _hand_over(self, make: Callable[[], Record]) -> Outcome:
         try:

@@ -8,7 +8,7 @@ handed to threads. State and duration of a run are not kept here: these are its 
 import sys
 from collections.abc import Callable, Mapping
 from traceback import TracebackException
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 from auditlog.capture.application.event import sentence
 from auditlog.capture.application.surroundings import bound_metadata, surroundings
@@ -67,22 +67,27 @@ class Execution:
         return self._write(LogLevel.DEBUG, message, metadata)
 
     def exception(
-        self, error: BaseException | None = None, message: object = None, /, **metadata: Any
+        self, error: BaseException | str | None = None, message: object = None, /, **metadata: Any
     ) -> Outcome:
         """Leave a line with the stack trace of an exception that was caught.
 
         Args:
-            error: The one being handled without it.
+            error: The one being handled without it. A text in its place is the message of that
+                one, as in `logging`.
             message: The class of the exception without it; its own words are in the trace.
             metadata: More, stored as JSON. Fields with a secret's name are redacted.
         """
-        if error is None:
-            error = sys.exc_info()[1]
+        caught = sys.exception()
+        # Its type is asked, not its __class__, which may be foreign code.
+        if issubclass(type(error), BaseException):
+            caught = cast("BaseException", error)
+        elif error is not None:
+            message = error
         if message is None:
-            message = "no exception" if error is None else type(error).__name__
+            message = "no exception" if caught is None else type(caught).__name__
         # What is none of Exception's was asked for: an interrupt, a cancellation, an exit.
-        failed = error is None or isinstance(error, Exception)
-        return self._write(LogLevel.ERROR if failed else LogLevel.WARN, message, metadata, error)
+        failed = caught is None or isinstance(caught, Exception)
+        return self._write(LogLevel.ERROR if failed else LogLevel.WARN, message, metadata, caught)
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from auditlog.capture.lines.lines import Line, log_level
 from auditlog.capture.lines.traces import (
     CODE_TRACE,
     EXCEPTION_TRACE,
+    STACK_TITLE,
     cut,
     exception_of,
     trace_of,
@@ -40,7 +41,6 @@ _NO_FIELDS = frozenset(
         "logger",
         "exc_info",
         "exception",
-        "stack",
         "stack_info",
         "_record",
         "_from_structlog",
@@ -67,13 +67,18 @@ def line_of_event(
     elif type(text) is list and text and type(text[0]) is dict:
         # structlog.processors.dict_tracebacks, whose first stack is that of what was raised last.
         line.error_type = text[0].get("exc_type")
+    stack = event_dict.get("stack")
+    # The name is structlog's, but an application may well have a stack of its own.
+    is_trace = type(stack) is str and stack.startswith(STACK_TITLE)
+    if is_trace:
+        del line.fields["stack"]
     if stack_traces:
         if error is not None:
             line.traces[EXCEPTION_TRACE] = trace_of(error)
         elif type(text) is str:
             line.traces[EXCEPTION_TRACE] = cut(text)
-        if type(stack := event_dict.get("stack")) is str:
-            line.traces[CODE_TRACE] = cut(stack)
+        if is_trace:
+            line.traces[CODE_TRACE] = cut(str(stack))
     return line
 
 

@@ -9,12 +9,18 @@ import sys
 import traceback
 from typing import Any
 
+from auditlog.reporting import describe
+
 EXCEPTION_TRACE, CODE_TRACE = "exception.stacktrace", "code.stacktrace"
 MAX_TRACE_CHARS = 8192
 
 _TITLE = "(most recent call last):"
-# Also within a text: the QueueHandler of the standard library makes one of message and traces.
-_IN_TEXT = re.compile(rf"\n(?:[ +|]*Exception Group )?(Traceback|Stack) {re.escape(_TITLE)}\n")
+STACK_TITLE = f"Stack {_TITLE}"
+# Also within a text: the QueueHandler of the standard library makes one of message and traces, and
+# traceback.format_exc() may be all that was logged.
+_IN_TEXT = re.compile(
+    rf"(?:\A|\n)(?P<trace>(?:[ +|]*Exception Group )?(?:Traceback|Stack) {re.escape(_TITLE)}\n)"
+)
 # Behind the last frame, whose lines are indented, stands the type. From the start of a line, and
 # without going back, so that the time is linear in the length of whatever text that is.
 _TYPE = re.compile(rf"^Traceback {re.escape(_TITLE)}\n(?: .*+\n)*+([\w.]+)", re.MULTILINE)
@@ -33,7 +39,10 @@ def exception_of(exc_info: Any) -> BaseException | None:
 
 def trace_of(error: BaseException) -> str:
     """Return the stack trace as Python prints it, the end of it if it is long."""
-    return cut("".join(traceback.format_exception(error)))
+    try:
+        return cut("".join(traceback.format_exception(error)))
+    except Exception as failure:  # noqa: BLE001  # a hostile exception, or no stack left
+        return f"(no stack trace: {describe(failure)})"
 
 
 def cut(trace: str) -> str:
@@ -60,6 +69,6 @@ def split_off(message: str) -> tuple[str, str]:
     if _TITLE not in message:
         return message, ""
     found = _IN_TEXT.search(message)
-    return (
-        (message, "") if found is None else (message[: found.start()], message[found.start() + 1 :])
-    )
+    if found is None:
+        return message, ""
+    return message[: found.start()], message[found.start("trace") :]
