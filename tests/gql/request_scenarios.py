@@ -95,7 +95,6 @@ def at(*path: Any, type: str, code: str | None = None) -> dict[str, Any]:  # noq
 # Ariadne answers 400 where there is no data.
 BAD = {"both": {"status": 400}}
 BROKEN = [at("fail", type="ValueError")]
-IN_URL = "/graphql?query={}&variables=%7B%22t%22:%22a%22%2C%22password%22:%22[REDACTED]%22%7D"
 ECHO = "query Q($t: String) { echo(text: $t) }"
 
 SCENARIOS = [
@@ -263,7 +262,7 @@ SCENARIOS = [
         method="GET",
         query=ECHO,
         name="Q",
-        url=IN_URL.format("query+Q%28%24t%3A+String%29+%7B+echo%28text%3A+%24t%29+%7D"),
+        url="/graphql?query=[REDACTED]&variables=[REDACTED]",
     ),
     request(
         "mutation by GET",
@@ -277,8 +276,7 @@ SCENARIOS = [
         query='mutation { login(user: "x", password: "y") }',
         type="mutation",
         status=400,
-        url="/graphql?query=mutation%20%7B%20login%28user:%20%22a%22%2C%20password:%20"
-        "%22[REDACTED]%22%29%20%7D",
+        url="/graphql?query=[REDACTED]",
         errors=[{"type": "InvalidOperationTypeError"}],
         error__type="InvalidOperationTypeError",
     ),

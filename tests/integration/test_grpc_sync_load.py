@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -17,7 +19,7 @@ import pytest
 
 import trail
 from auditlog import AuditLog, annotate
-from threaded_scene import WAIT_S, Trail, serving, ss, su, us, uu
+from threaded_scene import WAIT_S, Interceptor, Trail, serving, ss, su, us, uu
 
 CLIENTS, CALLS = 64, 12
 MESSAGES = 5_000
@@ -69,6 +71,50 @@ def test_one_row_for_each_rpc_of_64_clients(any_dsn: str) -> None:
     assert len(trail.rows(any_dsn)) == CLIENTS * CALLS
     assert trail.ledger_agrees(any_dsn)
     assert trail.adds_up(audit.stats())
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_one_row_for_each_rpc_that_came(limit: int | None) -> None:
+    """Of clients that give up at any moment, with too few threads and too many RPCs."""
+    memory = Trail()
+    came = 0
+
+    def count(continuation: Any, details: Any) -> Any:
+        nonlocal came
+        came += 1  # on the server's only thread
+        return continuation(details)
+
+    def client(seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311  # nothing is kept secret by it
+        for _ in range(20):
+            kinds = [(scene.begin, "quick", _result), (scene.watch, "talk", list)]
+            begin, method, take = chance.choice(kinds)
+            method = chance.choice([method, "none"])
+            call = begin(method, timeout=chance.choice([None, 0.001, 0.004, 0.02]))
+            if chance.random() < 0.3:
+                call.cancel()
+            with suppress(grpc.RpcError, grpc.FutureCancelledError):
+                take(call)
+
+    with (
+        serving(
+            memory,
+            threads=3,
+            limit=limit,
+            before=[Interceptor(count)],
+            quick=uu(lambda *_: b""),
+            talk=us(lambda *_: iter([b"1"] * 5)),
+        ) as scene,
+        ThreadPoolExecutor(16) as clients,
+    ):
+        list(clients.map(client, range(16)))
+        scene.server.stop(None).wait(WAIT_S)
+        assert came
+        assert len(memory.wait_for(came)) == came
+
+
+def _result(call: Any) -> Any:
+    return call.result(WAIT_S)
 
 
 @pytest.mark.parametrize("kind", ["in", "out", "both"])

@@ -52,7 +52,7 @@ class Case:
     row: Any = None
     derived: bool = False
     error: Any = None
-    outcome: str | None = None
+    outcome: Any = None
     on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     kinds: Sequence[str] = EVERY_KIND
     servers: Sequence[str] = ("aio", "threaded")
@@ -64,6 +64,11 @@ class Case:
     """What the client does, if it does not simply call."""
     comparable: bool = True
     """Is what the client sees the same each time?"""
+
+    @property
+    def is_deadline(self) -> bool:
+        """May the server take it for a client that left? The client's clock is a little ahead."""
+        return self.code == DEADLINE and self.derived
 
 
 @dataclass(frozen=True)

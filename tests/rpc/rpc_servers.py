@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -15,6 +15,8 @@ THREADS = 32
 # Not shared with another server: SO_REUSEPORT would let two of them listen on one port.
 OPTIONS = (("grpc.so_reuseport", 0),)
 STOP_TIMEOUT_S = 20.0
+Started: TypeAlias = tuple[Any, Callable[..., Any]]
+"""A server, and how a function of its is called."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def serving(
     address: str = "127.0.0.1:0",
     credentials: grpc.ServerCredentials | None = None,
     register: Callable[[Any], None] | None = None,
+    threads: int = THREADS,
+    most_at_once: int | None = None,
 ) -> Iterator[Running]:
     """Serve handlers; `register` adds generated ones, as `add_…Servicer_to_server` does.
 
@@ -43,7 +47,8 @@ def serving(
         The server, which is stopped at once in the end.
     """
     start = _start_aio if kind == "aio" else _start_threaded
-    with start(tuple(interceptors)) as (server, call):
+    arguments = {"interceptors": tuple(interceptors), "maximum_concurrent_rpcs": most_at_once}
+    with start(threads, **arguments) as (server, call):
         if register is not None:
             register(server)
         server.add_generic_rpc_handlers(tuple(handlers))
@@ -53,11 +58,13 @@ def serving(
             port = server.add_secure_port(address, credentials)
         call(server.start)
         target = address if address.startswith("unix:") else _with_port(address, port)
-        yield Running(kind, target, lambda grace: _stop(call, server, grace))
-        stopped = call(server.stop, 0)
-        if isinstance(stopped, threading.Event):
-            # Not for ever: a request stream with garbage in it keeps grpcio 1.85 from stopping.
-            stopped.wait(1)
+        try:
+            yield Running(kind, target, lambda grace: _stop(call, server, grace))
+        finally:
+            stopped = call(server.stop, 0)
+            if isinstance(stopped, threading.Event):
+                # Not for ever: a request stream with garbage in it keeps grpcio 1.85 from stopping.
+                stopped.wait(1)
 
 
 def _stop(call: Callable[..., Any], server: Any, grace: float | None) -> None:
@@ -71,25 +78,27 @@ def _with_port(address: str, port: int) -> str:
 
 
 @contextmanager
-def _start_threaded(interceptors: tuple[Any, ...]) -> Iterator[tuple[Any, Callable[..., Any]]]:
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="handler") as pool:
-        server = grpc.server(pool, interceptors=interceptors, options=OPTIONS)
+def _start_threaded(threads: int, **arguments: Any) -> Iterator[Started]:
+    with ThreadPoolExecutor(threads, thread_name_prefix="handler") as pool:
+        server = grpc.server(pool, options=OPTIONS, **arguments)
         yield server, lambda function, *arguments: function(*arguments)
 
 
 @contextmanager
-def _start_aio(interceptors: tuple[Any, ...]) -> Iterator[tuple[Any, Callable[..., Any]]]:
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="handler")
+def _start_aio(threads: int, **arguments: Any) -> Iterator[Started]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="handler")
 
     async def make() -> Any:
-        return grpc.aio.server(pool, interceptors=interceptors, options=OPTIONS)
+        return grpc.aio.server(pool, options=OPTIONS, **arguments)
 
     with running_loop() as run:
-        yield run(make()), lambda function, *arguments: run(function(*arguments))
-        # A handler in a thread that reads or writes when its RPC is over waits for ever.
-        pool.shutdown(wait=False)
-        while any(thread.is_alive() for thread in pool._threads):
-            run(_cancel_tasks())
+        try:
+            yield run(make()), lambda function, *arguments: run(function(*arguments))
+        finally:
+            # A handler in a thread that reads or writes when its RPC is over waits for ever.
+            pool.shutdown(wait=False)
+            while any(thread.is_alive() for thread in pool._threads):
+                run(_cancel_tasks())
 
 
 async def _cancel_tasks() -> None:

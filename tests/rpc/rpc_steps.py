@@ -41,6 +41,9 @@ class Call(Protocol):
     def hang(self) -> Any:
         """Wait until the RPC is over."""
 
+    def wait_for(self, event: threading.Event) -> Any:
+        """Wait for the test."""
+
     def nested(self, step: Step, depth: int) -> Any:
         """Take a step from some function calls further in."""
 
@@ -175,6 +178,10 @@ class AsyncCall:
     async def hang(self) -> None:
         await asyncio.wait_for(asyncio.Event().wait(), HANG_S)
 
+    async def wait_for(self, event: threading.Event) -> None:
+        while not event.is_set():  # noqa: ASYNC110  # a loop cannot wait for a thread's event
+            await asyncio.sleep(0.005)
+
     async def nested(self, step: Step, depth: int) -> None:
         if depth:
             await self.nested(step, depth - 1)
@@ -205,6 +212,9 @@ class SyncCall:
         self.context.add_callback(over.set)
         # In a thread of the asynchronous server no callback comes, but for the client's own end.
         assert over.wait(HANG_S)
+
+    def wait_for(self, event: threading.Event) -> None:
+        assert event.wait(HANG_S)
 
     def nested(self, step: Step, depth: int) -> None:
         if depth:

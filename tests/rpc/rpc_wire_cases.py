@@ -108,6 +108,15 @@ MESSAGES = [
         on={"threaded": SILENCE},
     ),
     Case(
+        name="number without a serializer",
+        steps=(drain, Send(5)),
+        serializer=None,
+        code=UNKNOWN,
+        error=...,
+        kinds=ONE_AND_MANY,
+        on={"threaded": SILENCE},
+    ),
+    Case(
         name="serializer that raises",
         steps=(drain, send("a")),
         serializer=refuse,

@@ -19,6 +19,7 @@ OUTCOMES = {
     1: "cancelled",
     4: "deadline",
 }
+CANCELLED, DEADLINE = 1, 4
 MAX_DETAILS_CHARS = 2048
 
 
@@ -49,6 +50,26 @@ def test_client_sees_the_same_as_from_a_bare_server(row: Row, stages: dict[str, 
     assert audited == bare
 
 
+@pytest.mark.parametrize("kind", ["uu", "us", "su", "ss"])
+def test_deadline_is_told_from_a_client_that_left(
+    rpc_server: str, kind: str, stages: dict[str, Stage]
+) -> None:
+    """In the table chance may bring CANCELLED; here it is DEADLINE_EXCEEDED, if not each time."""
+    rows = [
+        row
+        for row in ROWS
+        if (row.server, row.kind, row.case.name) == (rpc_server, kind, "deadline in the handler")
+    ]
+    for row in rows:
+        assert any(_status_of(row, stages[rpc_server]) == DEADLINE for _ in range(10)), str(row)
+
+
+def _status_of(row: Row, stage: Stage) -> int | None:
+    client = Client(stage.audited)
+    row.talk(client)
+    return stage.trail.one(client.request_id).response_status
+
+
 def found_in(row: LogRecord, expected: Row) -> dict[str, Any]:
     said = metadata(row)
     return {
@@ -69,6 +90,8 @@ def expected_of(seen: Seen, expected: Row, found: LogRecord) -> dict[str, Any]:
     """All of it; what the table leaves open is taken from the row."""
     case, said = expected.case, metadata(found)
     status = {None: seen.code, ...: found.response_status}.get(case.row, case.row)
+    if case.is_deadline and found.response_status == CANCELLED:
+        status = CANCELLED
     may_be_derived = case.derived and seen.code
     derived = case.row is ... or (may_be_derived and said["audit.status_source"] == "derived")
     source = "derived" if derived else "wire"

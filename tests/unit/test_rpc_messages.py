@@ -83,7 +83,8 @@ def test_what_went_over_the_wire_is_stored() -> None:
 def test_message_that_is_no_json_object_is_omitted() -> None:
     """A well-known type may be a bare value, that has no name."""
     assert described(BytesValue(value=b"secret"))["omitted"] == "no_names"
-    assert described(Int64Value(value=5), Int64Value(value=6), streams=True)["omitted"] == "no_names"
+    numbers = Int64Value(value=5), Int64Value(value=6)
+    assert described(*numbers, streams=True)["omitted"] == "no_names"
 
 
 def test_message_that_cannot_be_read_back_is_omitted() -> None:
@@ -93,7 +94,7 @@ def test_message_that_cannot_be_read_back_is_omitted() -> None:
         DESCRIPTOR = None
 
         @staticmethod
-        def FromString(data: bytes) -> Any:  # noqa: N802  # protobuf's name
+        def FromString(_: bytes) -> Any:  # noqa: N802  # protobuf's name
             raise RuntimeError("no")
 
     tee = MessageTee(100, streams=False)

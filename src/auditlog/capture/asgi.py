@@ -6,19 +6,16 @@ and logged, and never becomes an error of the request.
 """
 
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from typing import Any
 
 from auditlog.capture.context import current
 from auditlog.capture.exchange import Capture, Identify
 from auditlog.capture.policy import Policy
-from auditlog.capture.policy.file import load_policy
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.web.asgi_types import ASGIApp, Receive, Scope, Send
 from auditlog.capture.web.http import HttpExchange
 from auditlog.capture.web.lifespan import pass_lifespan
 from auditlog.capture.web.websocket import WebSocketExchange
-from auditlog.errors import SettingsError
 
 # The scope key that keeps a middleware that is installed twice from recording twice.
 _SEEN = "auditlog.seen"
@@ -58,26 +55,17 @@ class AuditMiddleware:
         instance_id: Identify | None = None,
         resource_owner: Identify | None = None,
     ) -> None:
-        for name, identify in (
-            ("user_id", user_id),
-            ("instance_id", instance_id),
-            ("resource_owner", resource_owner),
-        ):
-            _refuse_coroutine(name, identify)
         self.app = app
         self.audit = audit
-        if policy is None:
-            policy_file = audit.settings.policy_file
-            policy = load_policy(policy_file) if policy_file else Policy()
-        self._announces = policy.announces
         self._capture = Capture.of(
             audit,
             policy,
-            user_id=user_id or authenticated_user,
+            default_user=authenticated_user,
+            user_id=user_id,
             instance_id=instance_id,
             resource_owner=resource_owner,
-            asks=any((user_id, instance_id, resource_owner)),
         )
+        self._announces = self._capture.policy.announces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -116,15 +104,6 @@ class AuditMiddleware:
             await pass_lifespan(self.app, self.audit, scope, receive, send)
         else:
             await self.app(scope, receive, send)
-
-
-def _refuse_coroutine(name: str, identify: Identify | None) -> None:
-    call = getattr(identify, "__call__", None)  # noqa: B004  # not whether it is callable: which
-    if iscoroutinefunction(identify) or iscoroutinefunction(call):
-        raise SettingsError(
-            f"{name} must be a plain function of the scope: it is asked when nobody can wait any"
-            " more; let a dependency or an inner middleware annotate() what takes time to find out"
-        )
 
 
 def authenticated_user(scope: Scope) -> str | None:

@@ -7,6 +7,7 @@ its request and shares nothing with another.
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
 from auditlog.capture.context import Annotations
@@ -352,8 +353,10 @@ class Exchange(Annotations):
             capture.recorder.reporter.report(
                 "auditlog.capture_incomplete", f"a row lacks details: {describe(failure)}"
             )
-        except Exception as error:  # noqa: BLE001  # the last net
-            capture.recorder.lose(error)
+        except Exception as error:  # noqa: BLE001  # the last net but one
+            # A log of the application's own may fail here, too.
+            with suppress(Exception):
+                capture.recorder.lose(error)
 
     def _submit_end(self) -> None:
         """End what was announced and is left out: without an end it would look like a crash."""

@@ -14,6 +14,7 @@ counted and logged, and never becomes an error of the RPC.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc.aio
@@ -22,11 +23,10 @@ from auditlog.capture.context import current
 from auditlog.capture.policy import Policy
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.rpc.aio import AioExchange
-from auditlog.capture.rpc.door import capture_of
-from auditlog.capture.shared import Identify
+from auditlog.capture.shared import Capture, Identify
 
 
-class AuditInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # it has no types
+class AuditInterceptor(grpc.aio.ServerInterceptor):
     """Record every RPC that passes.
 
     Args:
@@ -51,7 +51,7 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # it 
         instance_id: Identify | None = None,
         resource_owner: Identify | None = None,
     ) -> None:
-        self._capture = capture_of(
+        self._capture = Capture.of(
             audit,
             policy,
             user_id=user_id,
@@ -71,7 +71,8 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # it 
         try:
             exchange = AioExchange(self._capture, handler_call_details)
         except Exception as error:  # noqa: BLE001  # details that are not what they should be
-            self._capture.recorder.lose(error)
+            with suppress(Exception):  # a log of the application's own
+                self._capture.recorder.lose(error)
             return await continuation(handler_call_details)
         # It is never set back: the context is the RPC's own, and ends with it.
         current.set(exchange)

@@ -20,7 +20,6 @@ import grpc
 
 from auditlog.capture.context import current
 from auditlog.capture.policy import Policy
-from auditlog.capture.policy.file import load_policy
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.rpc.standins import stand_in
 from auditlog.capture.rpc.threaded import ThreadedExchange
@@ -52,16 +51,12 @@ class AuditInterceptor(grpc.ServerInterceptor):
         instance_id: Identify | None = None,
         resource_owner: Identify | None = None,
     ) -> None:
-        if policy is None:
-            policy_file = audit.settings.policy_file
-            policy = load_policy(policy_file) if policy_file else Policy()
         self._capture = Capture.of(
             audit,
             policy,
             user_id=user_id,
             instance_id=instance_id,
             resource_owner=resource_owner,
-            asks=any((user_id, instance_id, resource_owner)),
         )
 
     def intercept_service(

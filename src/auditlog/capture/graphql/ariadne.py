@@ -125,6 +125,17 @@ class AuditTransportWSHandler(_AuditSocketHandler, GraphQLTransportWSHandler):
             lambda stream: observe(websocket, stream, operation_id, client_context),
         )
 
+    async def stop_websocket_operation(
+        self, websocket: Any, operation_id: str, client_context: Any
+    ) -> None:
+        """Stop an operation, as its client asks, or because the connection has ended."""
+        running_one = client_context.operations.get(operation_id)
+        operation = stop(running_one.generator) if running_one is not None else None
+        await super().stop_websocket_operation(websocket, operation_id, client_context)
+        if operation is not None:
+            # A task that is cancelled before its first step ends nothing.
+            end(operation, None)
+
 
 class AuditWSHandler(_AuditSocketHandler, GraphQLWSHandler):
     """Records the operations of graphql-ws, the protocol of subscriptions-transport-ws."""
@@ -196,7 +207,7 @@ def _handling(data: Any) -> Iterator[None]:
         raise
     if operation.handed_over:
         leave(operation)
-    elif operation.joinable and not (operation.errors or operation.subscribes):
+    elif operation.joinable and not (operation.errors or operation.may_subscribe):
         # A query whose result no extension has seen: it may have failed.
         withdraw(operation)
     else:
@@ -206,7 +217,7 @@ def _handling(data: Any) -> Iterator[None]:
 def _hand_over(stream: Any) -> Operation | None:
     """Return the operation at hand, if the task that takes its results is to end it."""
     operation = running()
-    if operation is None or (operation.joinable and not operation.subscribes):
+    if operation is None or (operation.joinable and not operation.may_subscribe):
         return None
     operation.handed_over = True
     operation.stream = stream

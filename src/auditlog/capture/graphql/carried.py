@@ -7,6 +7,7 @@ the parent of those of its operations; only the ones that run are held in memory
 """
 
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 from auditlog.capture.exchange import CANCELLED, CLIENT_DISCONNECT, OK, Exchange
@@ -70,11 +71,12 @@ class RequestOperation(Operation):
 
     def describe_wire(self, metadata: dict[str, Any], decision: Decision) -> None:
         """Add sizes, times and the response of the request."""
+        if len(self._siblings.all) > 1:
+            # The bodies are those of all; to read them for each would take a second for a hundred.
+            decision = replace(decision, matched=None)
         self.parent.describe(metadata, decision)
         # It quotes the document, with every value that somebody wrote into it.
         metadata.pop("audit.request_body", None)
-        if len(self._siblings.all) > 1:
-            metadata.pop("audit.response_body", None)
 
 
 class RequestOperations:
@@ -117,7 +119,9 @@ class SocketOperation(Operation):
         self.ended_ns = time.perf_counter_ns()
         # A task that is cancelled, or a generator that is closed.
         self.interrupted |= error is not None and not isinstance(error, Exception)
-        if not self.parent.disconnected and self._siblings.release(self):
+        # After the close, whoever sent it, nothing reaches the client.
+        self.cut_off = bool(self.parent.ended_ns)
+        if (not self.cut_off or self._siblings.are_submitted) and self._siblings.release(self):
             self.finish(None)
 
     def withdraw(self) -> None:
@@ -133,7 +137,7 @@ class SocketOperation(Operation):
         outcome = OK
         if self.cut_off:
             outcome = CLIENT_DISCONNECT if parent.outcome == OK else parent.outcome
-        elif self.interrupted and not (self.subscribes or self.errors):
+        elif self.interrupted and not (self.may_subscribe or self.errors):
             outcome = CANCELLED
         self.conclude_from_errors(outcome)
 
@@ -159,10 +163,12 @@ class SocketOperation(Operation):
 class SocketOperations:
     """The operations that run on one WebSocket."""
 
-    __slots__ = ("_running", "_socket")
+    __slots__ = ("_running", "_socket", "are_submitted")
 
     def __init__(self, socket: Exchange) -> None:
         self._socket = socket
+        self.are_submitted = False
+        """Has the connection its row? A task that outlives it may begin yet another operation."""
         self._running: dict[int, SocketOperation] = {}
 
     def begin(self) -> SocketOperation:
@@ -175,14 +181,17 @@ class SocketOperations:
         """Forget one; tell whether it was still there."""
         return self._running.pop(id(operation), None) is not None
 
-    def stop(self, stream: object) -> None:
-        """Note that the client wants no more results from a stream."""
+    def stop(self, stream: object) -> SocketOperation | None:
+        """Note that the client wants no more results from a stream; return whose it is."""
         for operation in list(self._running.values()):
             if operation.stream is stream:
                 operation.interrupted = True
+                return operation
+        return None
 
     def submit(self) -> bool:
         """Submit those that the end of the connection has cut off; it has a row of its own."""
+        self.are_submitted = True
         for operation in list(self._running.values()):
             if self.release(operation):
                 operation.cut_off = True

@@ -3,23 +3,31 @@
 Takes the text as a client sent it, also one that no parser accepts. The hash is taken after every
 string and number, every comment and all spacing is gone: documents that differ in nothing else
 share it, and a password that somebody wrote into one cannot be guessed from it. One pass over the
-text, in linear time (GraphQL specification, October 2021, section 2.1); the answer is remembered.
+text, in linear time (GraphQL specification, September 2025, section 2.1), and no further than
+`MAX_TOKENS`; the answer is remembered.
 """
 
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 MAX_REMEMBERED: Final = 512
 MAX_REMEMBERED_CHARS: Final = 16 * 1024
 """Of one document. Both are small, for the documents come from clients: at most 8 Mi characters."""
+MAX_REMEMBERED_OPERATIONS: Final = 100
+"""Of one document: they take more room than the text that makes them, `{a}{a}{a}`."""
+MAX_TOKENS: Final = 50_000
+"""Of one document, the rest is not read: a parser may refuse five megabytes at the first token.
+That many take 0.1 s at worst, and a parser that accepts them four times as long (2026-11-25)."""
 
 QUERY, MUTATION, SUBSCRIPTION = "query", "mutation", "subscription"
 _TYPES = frozenset({QUERY, MUTATION, SUBSCRIPTION})
+_TEXT = '""'
 _TOKEN = re.compile(
     r"""
-    [\s,\ufeff]++ | \#[^\n\r]*+
+    (?: [\s,\ufeff]++ | \#[^\n\r]*+ )++
     | (?P<text> \"""(?: [^"\\] | \\\""" | \\ | "(?!"") )*+ (?:\""")?
         | "(?: [^"\\\n\r] | \\. )*+ "? )
     | (?P<number> -?\d [\w.+-]*+ )
@@ -27,8 +35,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-# Longer names are no names of a schema, and would fill the trail.
-_MAX_NAME_CHARS = 255
 
 
 class OperationFacts(NamedTuple):
@@ -59,7 +65,8 @@ def read(text: str) -> Document:
     document = _remembered.get(text)
     if document is None:
         document = _read(text)
-        if len(text) <= MAX_REMEMBERED_CHARS:
+        is_small = len(document.operations) <= MAX_REMEMBERED_OPERATIONS
+        if is_small and len(text) <= MAX_REMEMBERED_CHARS:
             if len(_remembered) >= MAX_REMEMBERED:
                 _remembered.clear()
             _remembered[text] = document
@@ -70,7 +77,7 @@ _remembered: dict[str, Document] = {}
 
 
 def _read(text: str) -> Document:
-    tokens = list(_tokens(text))
+    tokens = list(islice(_tokens(text), MAX_TOKENS))
     form = " ".join(tokens).encode("utf-8", "replace")
     operations = (_operation(head, body) for head, body in _definitions(tokens))
     return Document(
@@ -85,7 +92,7 @@ def _tokens(text: str) -> Iterator[str]:
         if kind == "token":
             yield found[0]
         elif kind is not None:
-            yield '""' if kind == "text" else "0"
+            yield _TEXT if kind == "text" else "0"
 
 
 def _definitions(tokens: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
@@ -103,10 +110,10 @@ def _definitions(tokens: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]
         elif word == "{":
             depth += 1
         elif word == "}":
-            depth = max(0, depth - 1)
-            if not depth:
+            if depth == 1:
                 yield head, body
                 head, body = [], []
+            depth = max(0, depth - 1)
         elif depth <= 1:
             (body if depth else head).append(word)
     if head or body:
@@ -115,12 +122,13 @@ def _definitions(tokens: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]
 
 def _operation(head: Sequence[str], body: Sequence[str]) -> OperationFacts | None:
     """Tell the operation that a definition is; None for fragments, and for what is none."""
+    if len(head) > 1 and head[0] == _TEXT:  # its description
+        head = head[1:]
     kind = head[0] if head else QUERY
     if kind not in _TYPES:
         return None
     named = len(head) > 1 and head[1].isidentifier()
-    name = head[1][:_MAX_NAME_CHARS] if named else None
-    return OperationFacts(kind, name, kind == QUERY and _introspects(body))
+    return OperationFacts(kind, head[1] if named else None, kind == QUERY and _introspects(body))
 
 
 def _introspects(body: Sequence[str]) -> bool:

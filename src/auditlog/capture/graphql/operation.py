@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from auditlog.capture.exchange import OK, Exchange, Identity
 from auditlog.capture.graphql.document import SUBSCRIPTION, Document, OperationFacts, read
-from auditlog.capture.graphql.outcome import Judge, NotedError, note, worst
+from auditlog.capture.graphql.outcome import Judge, NotedError, note, unread, worst
+from auditlog.capture.graphql.target import without_document
 from auditlog.capture.graphql.variables import storable
 from auditlog.capture.policy import Decision, Level
 from auditlog.records import Protocol
@@ -21,7 +22,8 @@ INTROSPECTION_ROUTE: Final = "/__schema"
 """Behind the route of an operation that only introspects, as the policy's rules see it."""
 MAX_ERRORS: Final = 10
 """Stored in full; a list of a thousand items may fail a thousand times."""
-_MAX_ID_CHARS = 255
+# Longer names are no names of a schema, and would fill the trail.
+_MAX_NAME_CHARS = _MAX_ID_CHARS = 255
 _BODY = Level.BODY
 
 
@@ -114,15 +116,21 @@ class Operation(Exchange):
         raise NotImplementedError
 
     def note_errors(self, errors: Iterable[BaseException], judge: Judge) -> None:
-        """Judge the errors of a result; the first few are kept, of the others the worst."""
+        """Judge the errors of a result; the first few are kept, of the others the worst.
+
+        Raises:
+            Exception: the last of what errors raised when they were looked at; all are noted.
+        """
+        failure = None
         for error in errors:
-            noted = note(error, judge)
-            self.error_count += 1
-            if len(self.errors) < MAX_ERRORS:
-                self.errors.append(noted)
-            elif worst(noted.outcome, self._worst_of_errors()) != self._worst_of_errors():
-                self.errors[-1] = noted
+            try:
+                noted = note(error, judge)
+            except Exception as raised:  # noqa: BLE001  # they hold what applications put there
+                noted, failure = unread(error), raised
+            self._note(noted)
         self.failed_last = True
+        if failure is not None:
+            raise failure
 
     def note_result(self, *, failed: bool) -> None:
         """Count one of a subscription's results."""
@@ -143,6 +151,11 @@ class Operation(Exchange):
         facts = self.facts_of_document
         return facts is not None and facts.type == SUBSCRIPTION
 
+    @property
+    def may_subscribe(self) -> bool:
+        """Is it a subscription, or nothing that the document tells, as with a persisted one?"""
+        return self.facts_of_document is None or self.subscribes
+
     def identity(self) -> Identity:
         """What was said of the operation; where nothing was, of what carries it."""
         user_id, resource_owner, instance_id = self.user_id, self.resource_owner, self.instance_id
@@ -158,8 +171,8 @@ class Operation(Exchange):
         return True
 
     def target(self) -> str:
-        """That of the request or WebSocket."""
-        return self.parent.target()
+        """That of the request or WebSocket, without what it asks for."""
+        return without_document(self.parent.target())
 
     def route(self) -> str | None:
         """The parent's; for the rules, with a mark behind it where the schema is introspected."""
@@ -176,12 +189,12 @@ class Operation(Exchange):
         facts = self.facts_of_document
         if facts is not None:
             if facts.name is not None:
-                metadata["graphql.operation.name"] = facts.name
+                metadata["graphql.operation.name"] = facts.name[:_MAX_NAME_CHARS]
             metadata["graphql.operation.type"] = facts.type
         if self._document is not None:
             metadata["graphql.document.hash"] = self._document.hash
         if self.wire_id is not None:
-            metadata["graphql.document.id"] = self.wire_id
+            metadata["graphql.document.id"] = self.capture.redactor.text(self.wire_id)
         return metadata
 
     def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
@@ -214,6 +227,13 @@ class Operation(Exchange):
             if self.error_type is None:
                 error = next((e for e in self.errors if e.outcome == self.outcome), self.errors[0])
                 self.error_type = error.code or error.type
+
+    def _note(self, noted: NotedError) -> None:
+        self.error_count += 1
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(noted)
+        elif worst(noted.outcome, self._worst_of_errors()) != self._worst_of_errors():
+            self.errors[-1] = noted
 
     def _worst_of_errors(self) -> str:
         return worst(OK, *[error.outcome for error in self.errors])

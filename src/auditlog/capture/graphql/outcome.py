@@ -109,6 +109,11 @@ def note(error: BaseException, judge: Judge) -> NotedError:
     return NotedError(outcome, type(cause).__name__, code, path)
 
 
+def unread(error: BaseException) -> NotedError:
+    """Judge an error that cannot be read: the application made it, so it is the server's."""
+    return NotedError(SERVER_ERROR, type(error).__name__, None, None)
+
+
 def _code(error: BaseException) -> str | None:
     extensions = getattr(error, "extensions", None)
     code = extensions.get("code") if isinstance(extensions, Mapping) else None

@@ -2,8 +2,8 @@
 
 An operation is the one that is being served (`current`) from its beginning to its end, so that
 what its handlers say, in tasks and thread pools too, is said of it and not of another on the same
-request. Outside an audited request, and within an operation, nothing begins: what a handler
-executes by itself is no request.
+request. Outside an audited request, after its answer, and within an operation, nothing begins:
+what a handler or a background task executes by itself is no request.
 """
 
 from collections.abc import Iterable
@@ -23,6 +23,8 @@ def begin(query: object, name: object, variables: object, extensions: object) ->
     """Begin an operation in this context, and return it; None where none is to be recorded."""
     outer = current.get()
     if not isinstance(outer, Exchange) or outer.protocol != _HTTP:
+        return None
+    if outer.ended_ns and not _is_socket(outer):
         return None
     try:
         operation = _carried_by(outer).begin()
@@ -87,11 +89,12 @@ def withdraw(operation: Operation) -> None:
     leave(operation)
 
 
-def stop(stream: object) -> None:
+def stop(stream: object) -> Operation | None:
     """Note that the client of the WebSocket being served wants no more of a stream."""
     socket = current.get()
     if isinstance(socket, Exchange) and isinstance(socket.operations, SocketOperations):
-        socket.operations.stop(stream)
+        return socket.operations.stop(stream)
+    return None
 
 
 def report(exchange: Exchange, failure: Exception) -> None:
@@ -106,7 +109,10 @@ def _carried_by(exchange: Exchange) -> RequestOperations | SocketOperations:
     carried = exchange.operations
     if isinstance(carried, RequestOperations | SocketOperations):
         return carried
-    is_socket = exchange.source.get("type") == "websocket"
-    made = SocketOperations(exchange) if is_socket else RequestOperations(exchange)
+    made = SocketOperations(exchange) if _is_socket(exchange) else RequestOperations(exchange)
     exchange.operations = made
     return made
+
+
+def _is_socket(exchange: Exchange) -> bool:
+    return bool(exchange.source.get("type") == "websocket")

@@ -31,6 +31,8 @@ _CLIENT_ERRORS = (
 class AuditExtension(SchemaExtension):
     """Record every operation of a schema."""
 
+    _counts = True
+
     def on_operation(self) -> Iterator[None]:
         """Begin before anything is parsed, end when all is done."""
         # The extension's own context is another's soon, where an instance serves all operations.
@@ -38,6 +40,8 @@ class AuditExtension(SchemaExtension):
         operation = begin(
             context.query, None, context.variables, getattr(context, "operation_extensions", None)
         )
+        # What runs on within another operation, or is listed twice, is not that one's to count.
+        self._counts = operation is not None
         if operation is None:
             yield
             return
@@ -54,7 +58,7 @@ class AuditExtension(SchemaExtension):
 
     def on_stream_result(self, result: Any) -> Iterator[None]:
         """Count a result of a subscription, or of whatever runs on a WebSocket."""
-        operation = running()
+        operation = running() if self._counts else None
         if operation is not None and operation.execution is not None:
             errors = getattr(result, "errors", None)
             if errors:

@@ -2,9 +2,8 @@
 
 Asked twice per request: before the application runs, whether a body may be wanted (`wants_body`)
 and whether a row is (`wants_received`), and after the response, with all facts, what to record
-(`decide`). Pure and synchronous; answers
-are made once, with the policy. No error and no denial can be sampled away; only a rule of level
-NONE leaves them out.
+(`decide`). Pure and synchronous; answers are made once, with the policy. No error and no denial
+can be sampled away; only a rule of level NONE leaves them out.
 """
 
 import random

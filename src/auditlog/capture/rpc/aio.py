@@ -114,12 +114,13 @@ class AioExchange(AioEnding):
         responses = self._behaviour(request, context)
         try:
             async for message in responses:
-                yield message
+                try:
+                    yield message
+                except GeneratorExit:
+                    await responses.aclose()
+                    return
             self._forget_error()
             self._note_return(context)
-        except GeneratorExit:
-            await responses.aclose()
-            raise
         except BaseException as error:
             self._note(error, context)
             raise
@@ -160,11 +161,12 @@ class AioExchange(AioEnding):
             for message in responses:
                 # The thread goes on to others, or another thread goes on with this.
                 current.set(outer)
-                yield message
+                try:
+                    yield message
+                except GeneratorExit:
+                    return
                 current.set(self)
             self._note_return(context)
-        except GeneratorExit:
-            raise
         except BaseException as error:
             self._note(error, context)
             raise
@@ -251,8 +253,8 @@ class AioExchange(AioEnding):
     def _over(self, source: Any) -> None:
         """Hear from the server's task, or from the context."""
         # Another interceptor may have had a task of its own look for the handler.
-        if self._context is not None or not gave_a_handler(source):
-            self._finish_once()
+        if not self._finished and (self._context is not None or not gave_a_handler(source)):
+            self.finish(None)
 
     def _finish_once(self) -> None:
         if not self._finished:
@@ -268,10 +270,12 @@ class AioExchange(AioEnding):
 
     def _start_for_thread(self, context: Any) -> None:
         """Do the same for what has begun in a thread, if the call still lives."""
+        if self._finished:
+            return
         self._look_at(context)
         if self._is_alive():
             self.begin(context)
-        elif not self._finished:
+        else:
             self._attach(self._context)
 
     def _look_at(self, context: Any) -> None:

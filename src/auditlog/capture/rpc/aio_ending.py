@@ -71,8 +71,9 @@ class AioEnding(GrpcExchange):
     def conclude(self, error: BaseException | None) -> None:
         """Read from the context what was sent; derive what was not."""
         self._finished = True
-        self.source = None
         context = self._context
+        # A stream's context holds our deserializer, and with it the exchange.
+        self.source = self._context = None
         if self._ending and not self.failed and context is not None:
             # An answer is only serialized if the status is OK.
             self.status, self.status_source, self.outcome = SUCCESS, WIRE, OK
@@ -94,6 +95,11 @@ class AioEnding(GrpcExchange):
         """Keep what left the handler, until it is known who caught it."""
         self._error = error
         GrpcExchange.note_failure(self, error)
+
+    def note_unsendable(self) -> None:
+        """Foresee the error that the server is about to raise."""
+        self.failed = True
+        self.error_type = TypeError.__name__
 
     def _note(self, error: BaseException, context: Any) -> None:
         """Take note of what leaves a handler, unless it is how the server itself ends one."""

@@ -108,9 +108,14 @@ class GrpcExchange(Exchange):
         self._deserializer = deserializer
         self._serializer = serializer
         capture = self.capture
-        if capture.policy.wants_body(GRPC, self.method, self.path) is not None:
-            self._requests = MessageTee(capture.max_body_bytes, streams=bool(request_streaming))
-            self._responses = MessageTee(capture.max_body_bytes, streams=bool(response_streaming))
+        try:
+            if capture.policy.wants_body(GRPC, self.method, self.path) is None:
+                return
+        except Exception as failure:  # noqa: BLE001  # a policy of the application's own
+            self.note_unreadable(failure)
+            return
+        self._requests = MessageTee(capture.max_body_bytes, streams=bool(request_streaming))
+        self._responses = MessageTee(capture.max_body_bytes, streams=bool(response_streaming))
 
     def begin(self, context: Any) -> None:
         """Read what only a living call tells, before the handler runs; never raises.
@@ -172,7 +177,12 @@ class GrpcExchange(Exchange):
             self.bytes_out += len(data)
             if self._responses is not None:
                 self._responses.feed(message, data)
+        elif data is not None:
+            self.note_unsendable()
         return data
+
+    def note_unsendable(self) -> None:
+        """Take note that a serializer has returned what are no bytes."""
 
     def note_failure(self, error: BaseException) -> None:
         """Take note of what left the handler or its serializer."""

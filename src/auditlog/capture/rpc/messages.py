@@ -49,8 +49,12 @@ class MessageTee:
             return None, "too_large"
         if not all(_is_protobuf(kind) for kind, _ in self._kept):
             return None, "not_protobuf"
-        contents = [redactor.json(_as_json(kind, data)) for kind, data in self._kept]
-        return contents if self.streams else contents[0], None
+        contents = [_as_json(kind, data) for kind, data in self._kept]
+        if not all(isinstance(content, dict) for content in contents):
+            # A bare value, as of a wrapper, has no name by which it could be judged.
+            return None, "no_names"
+        redacted = [redactor.json(content) for content in contents]
+        return redacted if self.streams else redacted[0], None
 
 
 def _is_protobuf(kind: type) -> bool:

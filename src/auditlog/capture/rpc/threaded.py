@@ -17,7 +17,7 @@ from auditlog.capture.rpc import unwrapped
 from auditlog.capture.rpc.deadline import has_run_out, is_deadline
 from auditlog.capture.rpc.exchange import SERVER_STREAM, UNARY, GrpcExchange
 from auditlog.capture.rpc.finishing import FINISHING
-from auditlog.capture.rpc.metadata import raw_pairs
+from auditlog.capture.rpc.metadata import is_legal, raw_pairs
 from auditlog.capture.rpc.status import SUCCESS, number_of
 from auditlog.capture.shared import Capture
 
@@ -87,7 +87,11 @@ class ThreadedExchange(GrpcExchange):
         self.begin(context)
         if not is_deadline(self.deadline_ms):
             self.deadline_ms = None
-        self._try(self._watch)
+        try:
+            if not context.add_callback(self._done):
+                self._done()
+        except Exception as failure:  # noqa: BLE001  # another interceptor's context, perhaps
+            self.note_unreadable(failure)
 
     def raised(self, error: BaseException) -> None:
         """Take note of what leaves a handler; to be called by what the server calls."""
@@ -194,10 +198,6 @@ class ThreadedExchange(GrpcExchange):
         except Exception as failure:  # noqa: BLE001  # never an error of the RPC
             self.note_unreadable(failure)
 
-    def _watch(self) -> None:
-        if not self._context.add_callback(self._done):
-            self._done()
-
     def _note_raised(self, error: BaseException) -> None:
         if not self._is_servers_own(error):
             self._default = codes.UNKNOWN
@@ -231,13 +231,16 @@ class ThreadedExchange(GrpcExchange):
             cut_off = not (self._ended or self.broken)
             self._is_certain = False
         if cut_off:
-            self._read_cut(context)
+            self._read_cut(context, state)
         else:
             self._read_sent(context, state)
 
-    def _read_cut(self, context: Any) -> None:
+    def _read_cut(self, context: Any, state: Any) -> None:
         self.status_source = DERIVED
-        if unwrapped.is_stopping():
+        if state is not None and state.statused and not is_legal(state.trailing_metadata or ()):
+            # The server fails to send the status with it, and the client makes up this one.
+            self.status = codes.INTERNAL
+        elif unwrapped.is_stopping():
             self.status = codes.UNAVAILABLE
         elif has_run_out(context.time_remaining(), self.deadline_ms):
             self.status = codes.DEADLINE_EXCEEDED
