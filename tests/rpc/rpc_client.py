@@ -8,6 +8,8 @@ from typing import Any
 import grpc
 
 TIMEOUT_S = 10.0
+PATIENCE_S = 1.0
+DEADLINE_EXCEEDED = 4
 _numbers = itertools.count(1)
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -46,6 +48,19 @@ class Client:
         """Make an RPC, and read to its end."""
         call = self.begin(method, kind, sends, timeout, metadata, identified=identified)
         return look(call, streams=kind[1] == "s")
+
+    def call_until_it_ends(self, method: str, kind: str, *arguments: Any) -> Seen:
+        """Make an RPC again, under another id, if its server has forgotten to end it.
+
+        That is what grpcio 1.85 does with 2 to 8 of 1 000 generators that raise in a thread of the
+        asynchronous server, audited or not (2026-11-25).
+        """
+        for _ in range(5):
+            seen = self.call(method, kind, *arguments, timeout=PATIENCE_S)
+            if seen.code != DEADLINE_EXCEEDED:
+                break
+            self.request_id = f"rpc-{next(_numbers)}"
+        return seen
 
     def begin(
         self,

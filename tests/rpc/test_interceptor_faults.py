@@ -57,17 +57,22 @@ def compare(server: str, **options: Any) -> Trail:
         insecure_channel(bare.target) as channel,
     ):
         for method, (kind, _) in [*methods.items(), ("/rpc.Scene/Unknown", ("uu", None))]:
-            seen = Client(ours.channel).call(method, kind)
-            assert seen == Client(channel).call(method, kind), method
+            seen = Client(ours.channel).call_until_it_ends(method, kind)
+            assert seen == Client(channel).call_until_it_ends(method, kind), method
         ours.running.stop(0)
         return ours.trail
+
+
+def count_of(server: str) -> int:
+    """How many RPCs `compare` makes, unless one has to be made again."""
+    return 3 * sum(map(len, SHAPES[server].values())) + 1
 
 
 def test_log_that_raises(rpc_server: str) -> None:
     """Is told of each row that is lost with it."""
     lost = compare(rpc_server, audit=BrokenTrail()).errors
 
-    assert len(lost) == 3 * sum(map(len, SHAPES[rpc_server].values())) + 1
+    assert len(lost) >= count_of(rpc_server)
 
 
 @pytest.mark.parametrize("policy", [BrokenPolicy, BrokenEarly])
@@ -75,8 +80,7 @@ def test_policy_that_raises(rpc_server: str, policy: type[Policy]) -> None:
     """What is certain is recorded."""
     trail = compare(rpc_server, interceptor_options={"policy": policy()})
 
-    count = 3 * sum(map(len, SHAPES[rpc_server].values())) + 1
-    assert len(trail.rows()) + len(trail.errors) == count
+    assert len(trail.rows()) + len(trail.errors) >= count_of(rpc_server)
 
 
 @pytest.mark.parametrize("name", ["user_id", "instance_id", "resource_owner"])
@@ -89,7 +93,7 @@ def test_callable_that_raises(rpc_server: str, name: str) -> None:
     trail = compare(rpc_server, interceptor_options={name: identify})
     rows = trail.rows()
 
-    assert len(rows) == 3 * sum(map(len, SHAPES[rpc_server].values())) + 1
+    assert len(rows) >= count_of(rpc_server)
     assert all(getattr(row, name) is None for row in rows)
     assert all(row.response_status is not None for row in rows)
 

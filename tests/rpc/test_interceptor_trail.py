@@ -68,6 +68,8 @@ def _methods(server: str) -> dict[str, tuple[str, grpc.RpcMethodHandler]]:
         )
         for ending, last in endings.items()
         for method, (kind, _) in every_shape(server).items()
+        # See `Client.call_until_it_ends`.
+        if ending == "returns" or (server, kind[1], method[-4:]) != ("aio", "s", "sync")
     }
 
 

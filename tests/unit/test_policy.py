@@ -358,4 +358,30 @@ def test_default_rules_are_named_and_visible() -> None:
     assert [(r.name, r.level) for r in DEFAULT_RULES] == [
         ("health-checks", Level.NONE),
         ("static-files", Level.NONE),
+        ("grpc-health-checks", Level.NONE),
+        ("grpc-streams-of-tools", Level.NONE),
     ]
+
+
+# gRPC
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome", "level"),
+    [
+        ("/grpc.health.v1.Health/Check", "ok", Level.NONE),
+        ("/grpc.health.v1.Health/Check", "client_error", Level.HEADERS),
+        ("/grpc.health.v1.Health/Check", "deadline", Level.HEADERS),
+        ("/grpc.health.v1.Health/Watch", "cancelled", Level.NONE),
+        ("/grpc.health.v1.Health/Watch", "deadline", Level.NONE),
+        ("/grpc.health.v1.Health/Watch", "server_error", Level.HEADERS),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "ok", Level.NONE),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "cancelled", Level.NONE),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "denied", Level.HEADERS),
+        ("/shop.v1.Health/Check", "ok", Level.HEADERS),
+    ],
+)
+def test_tools_of_grpc_are_left_out_by_default(path: str, outcome: str, level: Level) -> None:
+    """While they work; streams of theirs end when their client has seen enough."""
+    facts = {"protocol": GRPC, "method": path.rpartition("/")[2], "status": 0, "outcome": outcome}
+    assert decide(Policy(), path, **facts).level is level

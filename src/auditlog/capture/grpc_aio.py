@@ -32,8 +32,9 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
     Args:
         audit: The log to write to. It starts with the first RPC; drain it as shown above.
         policy: What to record; from `policy_file` of the settings, or the default one.
-        user_id: Asked, with the `ServicerContext`, when the handler has run, if no handler has
-            named the user; without an answer, it is who the client's certificate says.
+        user_id: Asked, with the `ServicerContext`, before the handler runs and again when it has
+            run, if it has not named the user: a call that was cut off by then has forgotten its
+            peer. Without an answer, it is who the client's certificate says.
         instance_id: Likewise for the tenant.
         resource_owner: Likewise for the organisation.
 

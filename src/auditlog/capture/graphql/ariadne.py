@@ -129,8 +129,8 @@ class AuditTransportWSHandler(_AuditSocketHandler, GraphQLTransportWSHandler):
         self, websocket: Any, operation_id: str, client_context: Any
     ) -> None:
         """Stop an operation, as its client asks, or because the connection has ended."""
-        running_one = client_context.operations.get(operation_id)
-        operation = stop(running_one.generator) if running_one is not None else None
+        stopped = client_context.operations.get(operation_id)
+        operation = stop(stopped.generator) if stopped is not None else None
         await super().stop_websocket_operation(websocket, operation_id, client_context)
         if operation is not None:
             # A task that is cancelled before its first step ends nothing.

@@ -72,7 +72,7 @@ class RequestOperation(Operation):
     def describe_wire(self, metadata: dict[str, Any], decision: Decision) -> None:
         """Add sizes, times and the response of the request."""
         if len(self._siblings.all) > 1:
-            # The bodies are those of all; to read them for each would take a second for a hundred.
+            # The bodies are those of all, and to redact them takes 4 ms (2026-11-25).
             decision = replace(decision, matched=None)
         self.parent.describe(metadata, decision)
         # It quotes the document, with every value that somebody wrote into it.
