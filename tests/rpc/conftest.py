@@ -23,14 +23,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", f"ignore:{UNREAD}:RuntimeWarning")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    _collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """What grpcio has left is gone before tests begin that know nothing of it."""
+    yield
+    _collect()
+
+
 @pytest.fixture(scope="module")
 def stages() -> Iterator[dict[str, Stage]]:
     """Both servers, by name."""
     with ExitStack() as stack:
         yield Stages(stack)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", UNREAD, RuntimeWarning)
-        gc.collect()
 
 
 @pytest.fixture(params=SERVERS)
@@ -38,3 +47,9 @@ def rpc_server(request: pytest.FixtureRequest) -> str:
     """The name of a server, one after the other."""
     name: str = request.param
     return name
+
+
+def _collect() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", UNREAD, RuntimeWarning)
+        gc.collect()

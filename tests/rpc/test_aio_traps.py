@@ -96,7 +96,7 @@ async def row_of(sink: Trail) -> LogRecord:
 
 
 def living() -> int:
-    return sum(isinstance(each, AioExchange) for each in gc.get_objects())
+    return sum(issubclass(type(each), AioExchange) for each in gc.get_objects())
 
 
 def told(row: LogRecord) -> tuple[Any, ...]:

@@ -1,11 +1,13 @@
 """Whatever breaks in the audit, the RPC never notices."""
 
+import asyncio
 from typing import Any, Never
 
 import pytest
 from grpc import StatusCode, insecure_channel
 from rpc_client import Client
 from rpc_handlers import SHAPES, Handlers, handler
+from rpc_interceptors import interceptor
 from rpc_scene import METHOD, every_shape, one, scene
 from rpc_servers import serving
 from rpc_steps import Send, abort, drain, fail, say, send
@@ -27,6 +29,11 @@ class BrokenTrail(Trail):
 
     def lose(self, error: BaseException) -> None:
         self.errors.append(error)
+
+
+class BrokenToTheEnd(BrokenTrail):
+    def lose(self, error: BaseException) -> None:
+        raise RuntimeError("broken")
 
 
 class BrokenPolicy(Policy):
@@ -73,6 +80,20 @@ def test_log_that_raises(rpc_server: str) -> None:
     lost = compare(rpc_server, audit=BrokenTrail()).errors
 
     assert len(lost) >= count_of(rpc_server)
+
+
+def test_log_that_cannot_even_be_told(rpc_server: str) -> None:
+    """The handler is found all the same, of details that nobody has seen before."""
+    ours = interceptor(rpc_server, BrokenToTheEnd())
+    found = object()
+
+    async def find(_: object) -> object:
+        return found
+
+    if rpc_server == "aio":
+        assert asyncio.run(ours.intercept_service(find, object())) is found
+    else:
+        assert ours.intercept_service(lambda _: found, object()) is found
 
 
 @pytest.mark.parametrize("policy", [BrokenPolicy, BrokenEarly])

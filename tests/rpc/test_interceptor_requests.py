@@ -12,7 +12,7 @@ import shop_pb2
 from rpc_client import Client
 from rpc_handlers import SHAPES, handler, make_handler
 from rpc_scene import METHOD, Scene, echo, one, scene
-from rpc_steps import Send, drain, note, say, send, set_trailing
+from rpc_steps import Send, abort, drain, note, say, send, set_trailing
 from rpc_trail import Trail, metadata
 
 from auditlog import Settings
@@ -235,6 +235,51 @@ def test_trailing_metadata_is_stored_by_allow_list(rpc_server: str) -> None:
     assert said["rpc.response.metadata.x-note"] == ["kept"]
     assert "rpc.response.metadata.x-other" not in said
     assert SECRET not in repr(said)
+
+
+def test_secret_at_the_cut_of_the_details_is_hidden(rpc_server: str) -> None:
+    """Half a URL does not look like one."""
+    details = f"{'x' * 2010} postgresql://bob:{SECRET}{SECRET}@host/shop"
+    steps = (abort(grpc.StatusCode.NOT_FOUND, details),)
+    with scene(rpc_server, one(rpc_server, *steps)) as ours:
+        said = ours.metadata_of()
+
+    assert said["audit.status_details"].startswith("x" * 2010)
+    assert len(said["audit.status_details"]) <= 2048
+    assert SECRET[:8] not in said["audit.status_details"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [f"/rpc.Scene/Method?access_token={SECRET}", f"/rpc.Scene?access_token={SECRET}/Method"],
+)
+def test_secrets_in_the_name_of_a_method_are_hidden(rpc_server: str, method: str) -> None:
+    """There is no such method, but there is a row."""
+    with scene(rpc_server, echo(rpc_server)) as ours:
+        row = ours.row_of(method)
+
+    assert row.response_status == 12
+    assert row.request_url is not None
+    assert row.request_url.startswith("/rpc.Scene")
+    assert SECRET not in repr(row)
+
+
+def test_local_credentials_name_no_user(rpc_server: str) -> None:
+    """Their only identity is the kind of the connection."""
+    local = grpc.LocalConnectionType.LOCAL_TCP
+    credentials = grpc.local_server_credentials(local)
+    channel_credentials = grpc.local_channel_credentials(local)
+    for shape in SHAPES[rpc_server]["uu"]:
+        with scene(
+            rpc_server,
+            {METHOD: handler("uu", shape, (send("a"),))},
+            credentials=credentials,
+            channel_credentials=channel_credentials,
+        ) as ours:
+            row = ours.row_of()
+
+        assert (row.response_status, row.user_id) == (0, None)
+        assert metadata(row)["network.peer.address"] == "127.0.0.1"
 
 
 @pytest.fixture(scope="session")

@@ -473,3 +473,13 @@ def test_signal_handler_may_record_at_any_moment() -> None:
 
     assert sink.errors == []
     assert len(sink.records) == recorded + handled
+
+
+def test_secret_at_the_cut_of_a_long_message_is_hidden() -> None:
+    """A message is cut after it is redacted: half a URL has no `@` to tell its password."""
+    sink = MemorySink()
+    sink.record("x", message="a " * 32_760 + "postgresql://bob:hunter2secret@db/shop")
+    (record,) = sink.records
+    assert isinstance(record, LogRecord)
+    assert record.message is not None
+    assert "hunter2" not in record.message

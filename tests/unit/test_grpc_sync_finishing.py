@@ -1,5 +1,6 @@
 """How rows are finished: in batches, at once when nothing else is under way, and never too late."""
 
+import atexit
 import gc
 import threading
 
@@ -135,3 +136,31 @@ def test_many_threads_lose_none() -> None:
     finishing.finish_all()
     gc.collect()
     assert len(finished) == len({id(rpc) for rpc in finished}) == 4000
+
+
+def test_rpc_that_ends_while_the_thread_is_begun_does_not_hang() -> None:
+    """As when the collector finds its generator there: its thread is the same."""
+    finishing = Finishing(patience_s=LONG_S, look_every_s=LONG_S)
+    each, finished = rpcs(finishing, 2)
+
+    class Registered:
+        """What is compared while the thread is begun."""
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self) -> None:
+            """Do nothing at the exit."""
+
+        def __eq__(self, _: object) -> bool:
+            finishing.wait(each[1])
+            return False
+
+    registered = Registered()
+    atexit.register(registered)
+    thread = threading.Thread(target=finishing.wait, args=[each[0]], daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    atexit.unregister(registered)
+    finishing.finish_all()
+    assert set(finished) == set(each)

@@ -191,10 +191,11 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None
         load_policy(tmp_path)
 
 
-def test_documented_example_is_a_policy(tmp_path: Path) -> None:
+def test_documented_examples_are_policies(tmp_path: Path) -> None:
     """What docs/policy.md shows can be copied."""
-    (example,) = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    policy = load(tmp_path, example)
+    examples = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    policy, *others = [load(tmp_path, example) for example in examples]
+    assert [rule.name for other in others for rule in other.rules if rule.received] == ["streams"]
     assert len(policy.rules) > 3
     explanation = policy.explain(Protocol.HTTP, "GET", "/users/42")
     assert Verdict.NOT_REACHED not in {report.verdict for report in explanation.rules[:1]}
@@ -205,9 +206,9 @@ def test_documented_example_is_a_policy(tmp_path: Path) -> None:
     [
         [level.name.lower() for level in Level],
         ["protocols", "methods", "paths", "routes", "statuses", "outcomes", "users", "tenants"],
-        ["sample", "low_priority", "body_types", "default", "name", "level"],
+        ["sample", "received", "low_priority", "body_types", "default", "name", "level"],
         ["compressed", "content_type", "charset", "malformed", "no_names", "cut_off", "binary"],
-        ["health-checks", "static-files", "audit.rule"],
+        ["health-checks", "static-files", "grpc-health-checks", "grpc-streams-of-tools"],
         [verdict.value for verdict in Verdict],
         ["bytes", "truncated", "incomplete", "content", "omitted", "sha256", "hmac", "error"],
         [outcome.value for outcome in RequestOutcome],

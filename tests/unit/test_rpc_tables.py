@@ -1,7 +1,9 @@
 """What becomes of codes, peers, metadata and names."""
 
+import _thread
 import base64
 from collections.abc import Iterable
+from queue import Queue
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from auditlog.capture.rpc.metadata import is_legal, raw_pairs
 from auditlog.capture.rpc.names import Names, names_of
 from auditlog.capture.rpc.peer import address_of
 from auditlog.capture.rpc.status import UNKNOWN, number_of, outcome_of
+from auditlog.capture.rpc.unwrapped import is_called_by_server
 from auditlog.records import RequestOutcome
 
 OUTCOMES = {
@@ -179,3 +182,16 @@ def test_principal_of_a_certificate(
 ) -> None:
     """The first identity that says something."""
     assert principal_of(identities) == principal
+
+
+def test_kind_of_a_local_connection_is_nobody() -> None:
+    """With local credentials, it is the identity of every client."""
+    assert principal_of([b"local"], "transport_security_type") is None
+    assert principal_of([b"local"], "x509_common_name") == "local"
+
+
+def test_without_a_caller_it_is_not_the_server_who_calls() -> None:
+    """As where a thread begins, or a greenlet."""
+    answers: Queue[bool] = Queue()
+    _thread.start_new_thread(lambda: answers.put(is_called_by_server()), ())
+    assert answers.get(timeout=10) is False

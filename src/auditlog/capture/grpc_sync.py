@@ -14,6 +14,7 @@ behind this one. An error in here is counted and logged, and never becomes an er
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -32,8 +33,9 @@ class AuditInterceptor(grpc.ServerInterceptor):
     Args:
         audit: The log to write to. It starts with the first RPC; drain it as shown above.
         policy: What to record; from `policy_file` of the settings, or the default one.
-        user_id: Asked, with the `ServicerContext`, when the handler has run, if no handler has
-            named the user; without an answer, it is who the client's certificate says.
+        user_id: Asked, with the `ServicerContext`, before the handler runs and again when it has
+            run, if it has not named the user. Without an answer, it is who the client's
+            certificate says.
         instance_id: Likewise for the tenant.
         resource_owner: Likewise for the organisation.
 
@@ -69,7 +71,8 @@ class AuditInterceptor(grpc.ServerInterceptor):
         try:
             exchange = ThreadedExchange(self._capture, handler_call_details)
         except Exception as error:  # noqa: BLE001  # details that are not what they should be
-            self._capture.recorder.lose(error)
+            with suppress(Exception):  # a log of the application's own
+                self._capture.recorder.lose(error)
             return continuation(handler_call_details)
         # It is never set back: the context is the RPC's own, and ends with it.
         current.set(exchange)

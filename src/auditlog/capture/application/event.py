@@ -86,4 +86,5 @@ def event_record(
 
 def sentence(redactor: Redactor, message: object) -> str:
     """Return a message as it is stored: redacted, and not so long that this would take time."""
-    return redactor.text(text_of(message)[:_MAX_MESSAGE_CHARS])
+    # Cut twice: a secret at the first end may lack what gives it away, and the second takes it off.
+    return redactor.text(text_of(message)[: 2 * _MAX_MESSAGE_CHARS])[:_MAX_MESSAGE_CHARS]

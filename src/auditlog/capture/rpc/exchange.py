@@ -14,7 +14,7 @@ from auditlog.capture.policy import Decision, Level
 from auditlog.capture.rpc.identity import principal_of
 from auditlog.capture.rpc.messages import MessageTee
 from auditlog.capture.rpc.metadata import raw_pairs
-from auditlog.capture.rpc.names import NAMES, Names
+from auditlog.capture.rpc.names import NAMES, Names, names_of
 from auditlog.capture.rpc.peer import ADDRESSES
 from auditlog.capture.rpc.status import SUCCESS, outcome_of
 from auditlog.capture.shared import Capture
@@ -88,6 +88,10 @@ class GrpcExchange(Exchange):
     def __init__(self, capture: Capture, full_method: str, metadata: Iterable[Any] | None) -> None:
         self._names = names = NAMES[full_method]
         Exchange.__init__(self, capture, None, names.method, full_method, raw_pairs(metadata))
+        if not names.plain:
+            # A client may have written anything, so also what is to be hidden.
+            self._names = names_of(self.target())
+            self.method = self._names.method
         self.messages_in = self.messages_out = 0
         self.kind = self.deadline_ms = self.details = self.trailing_metadata = None
         self.broken = self.failed = False
@@ -128,7 +132,7 @@ class GrpcExchange(Exchange):
             self._peer = context.peer()
             identities = context.peer_identities()
             if identities is not None:
-                self._principal = principal_of(identities)
+                self._principal = principal_of(identities, context.peer_identity_key())
             remaining_s = context.time_remaining()
             if remaining_s is not None:
                 elapsed_ns = time.perf_counter_ns() - self.started_ns
@@ -285,7 +289,9 @@ class GrpcExchange(Exchange):
             details = self.details
             if isinstance(details, bytes):
                 details = details.decode("utf-8", "replace")
-            metadata["audit.status_details"] = redactor.text(details[:_MAX_DETAILS_CHARS])
+            # Half a secret is not recognized as one: what is looked through goes beyond the cut.
+            text = redactor.text(details[: 2 * _MAX_DETAILS_CHARS])
+            metadata["audit.status_details"] = text[:_MAX_DETAILS_CHARS]
         pairs = raw_pairs(self.trailing_metadata)
         for name, values in redactor.headers(pairs).items():
             metadata[f"rpc.response.metadata.{name}"] = values

@@ -94,17 +94,18 @@ class Finishing:
         self._beginnings, self._endings = count(1), count(1)
         self._begun = 0
         self._watched = False
-        self._lock = threading.Lock()
+        # Re-entrant: a collection in `_watch` may end another RPC, whose generator it finds.
+        self._lock = threading.RLock()
 
     def _watch(self) -> None:
         with self._lock:
             if self._watched:
                 return
+            self._watched = True
             # Anew each time, so that it comes before what was registered meanwhile: when an
             # embedded server has been stopped, for one, nothing can be stored any more.
             atexit.unregister(self.finish_all)
             atexit.register(self.finish_all)
-            self._watched = True
             try:
                 threading.Thread(target=self._look, name="auditlog-rpc", daemon=True).start()
             except RuntimeError:  # no more threads; the next one tries again

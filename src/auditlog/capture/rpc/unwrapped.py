@@ -32,7 +32,10 @@ def was_aborted(context: Any) -> bool | None:
 
 def is_called_by_server() -> bool:
     """Tell whether the server itself calls what asks the caller, and not another interceptor."""
-    return sys._getframe(3).f_globals.get("__name__") == _SERVER
+    try:
+        return sys._getframe(3).f_globals.get("__name__") == _SERVER
+    except ValueError:  # nobody calls: it is where a thread or a greenlet begins
+        return False
 
 
 def is_stopping() -> bool | None:
