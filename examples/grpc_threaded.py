@@ -87,7 +87,7 @@ def main() -> None:
         print(f"serving on 127.0.0.1:{port}", flush=True)
         stopped.wait()
         server.stop(GRACE_S).wait()
-    # Here everything that was recorded is in the database, but for handlers that outlived the grace.
+    # Everything recorded is in the database now; only handlers that outlived the grace come later.
 
 
 if __name__ == "__main__":
