@@ -17,8 +17,8 @@ from graphql import (
 )
 from graphql.language import Source
 
-from auditlog.capture.exchange import _LEVEL_OF
 from auditlog.capture.graphql.outcome import _RANKS, note, worst
+from auditlog.capture.outcomes import LEVEL_OF
 from auditlog.records import RequestOutcome
 
 CLIENT_ERROR, DENIED, SERVER_ERROR = "client_error", "denied", "server_error"
@@ -105,7 +105,7 @@ def test_paths_are_kept_in_bounds_and_messages_never() -> None:
 
 def test_every_outcome_has_its_rank() -> None:
     """So that `worst` knows them all."""
-    assert set(_RANKS) == {str(outcome) for outcome in RequestOutcome} == set(_LEVEL_OF)
+    assert set(_RANKS) == {str(outcome) for outcome in RequestOutcome} == set(LEVEL_OF)
     assert worst("ok", "denied", "client_error") == "denied"
     assert worst("client_disconnect", "server_error") == "server_error"
     assert worst("ok") == "ok"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from auditlog.capture.context import current
-from auditlog.capture.exchange import Capture, Identify
 from auditlog.capture.policy import Policy
 from auditlog.capture.recorder import Recorder
+from auditlog.capture.shared import Capture, Identify
 from auditlog.capture.web.asgi_types import ASGIApp, Receive, Scope, Send
 from auditlog.capture.web.http import HttpExchange
 from auditlog.capture.web.lifespan import pass_lifespan

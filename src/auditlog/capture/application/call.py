@@ -14,20 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 from auditlog.capture.application.arguments import Question
-from auditlog.capture.application.event import OK, event_record
+from auditlog.capture.application.event import event_record
 from auditlog.capture.application.events import ApplicationEvents, living_logs
 from auditlog.capture.context import current, pair_of, text_of
-from auditlog.records import LogLevel, LogRecord, RequestOutcome
+from auditlog.capture.outcomes import CANCELLED, DENIED, OK, SERVER_ERROR
+from auditlog.records import LogLevel, LogRecord
 from auditlog.reporting import Reporter, describe
 
 Audit: TypeAlias = ApplicationEvents | Callable[[], ApplicationEvents] | None
 """A log, a function that returns one, or None: the request's, or the only one there is."""
 Questions: TypeAlias = tuple[tuple[str, Question], ...]
 
-_DENIED = str(RequestOutcome.DENIED)
-_SERVER_ERROR = str(RequestOutcome.SERVER_ERROR)
-_CANCELLED = str(RequestOutcome.CANCELLED)
-_LEVELS = {_SERVER_ERROR: int(LogLevel.ERROR)}
+_LEVELS = {SERVER_ERROR: int(LogLevel.ERROR)}
 _WARN = int(LogLevel.WARN)
 _NUMBERS = ("level", "event_sequence")
 _UNCERTAIN = (
@@ -257,6 +255,6 @@ def _outcome(error: BaseException | None) -> str:
         return OK
     # With a number it is the operating system that refuses, and the service that has failed.
     if isinstance(error, PermissionError) and error.errno is None:
-        return _DENIED
+        return DENIED
     # What is none of Exception's was asked for: a cancellation, an interrupt, an exit.
-    return _SERVER_ERROR if isinstance(error, Exception) else _CANCELLED
+    return SERVER_ERROR if isinstance(error, Exception) else CANCELLED

@@ -10,11 +10,11 @@ from typing import Any
 
 from auditlog.capture.application.surroundings import surroundings
 from auditlog.capture.context import pair_of, text_of
+from auditlog.capture.outcomes import OK
 from auditlog.capture.redaction.redactor import Redactor
-from auditlog.records import Instant, LogLevel, LogRecord, Protocol, RequestOutcome
+from auditlog.records import Instant, LogLevel, LogRecord, Protocol
 
 # Plain values: an enumeration's member costs a call where these cost nothing.
-OK = str(RequestOutcome.OK)
 _UNKNOWN, _INFO = int(Protocol.UNKNOWN), int(LogLevel.INFO)
 # Eight times what the column keeps: redacting a megabyte takes 0.1 s (2026-11-25).
 _MAX_MESSAGE_CHARS = 64 * 1024

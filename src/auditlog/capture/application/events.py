@@ -13,8 +13,9 @@ from typing import Any
 
 import uuid_utils
 
-from auditlog.capture.application.event import OK, event_record
+from auditlog.capture.application.event import event_record
 from auditlog.capture.application.execution import Execution
+from auditlog.capture.outcomes import OK
 from auditlog.capture.redaction.redactor import Redactor
 from auditlog.records import Instant, LogLevel, LogRecord, Outcome, Record
 from auditlog.reporting import Reporter

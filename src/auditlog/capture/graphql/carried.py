@@ -10,8 +10,9 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from auditlog.capture.exchange import CANCELLED, CLIENT_DISCONNECT, OK, Exchange
+from auditlog.capture.exchange import Exchange
 from auditlog.capture.graphql.operation import Operation
+from auditlog.capture.outcomes import CANCELLED, CLIENT_DISCONNECT, OK
 from auditlog.capture.policy import Decision
 
 COMPLETE: Final = "complete"

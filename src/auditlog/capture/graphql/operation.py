@@ -9,11 +9,12 @@ wire; one on a WebSocket has its row as soon as it is over.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from auditlog.capture.exchange import OK, Exchange, Identity
+from auditlog.capture.exchange import Exchange, Identity
 from auditlog.capture.graphql.document import SUBSCRIPTION, Document, OperationFacts, read
 from auditlog.capture.graphql.outcome import Judge, NotedError, note, unread, worst
 from auditlog.capture.graphql.target import without_document
 from auditlog.capture.graphql.variables import storable
+from auditlog.capture.outcomes import OK
 from auditlog.capture.policy import Decision, Level
 from auditlog.records import Protocol
 

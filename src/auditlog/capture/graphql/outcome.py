@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from graphql import GraphQLError
 
-from auditlog.capture.exchange import (
+from auditlog.capture.outcomes import (
     CANCELLED,
     CLIENT_DISCONNECT,
     CLIENT_ERROR,

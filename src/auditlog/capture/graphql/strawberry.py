@@ -16,9 +16,9 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types import ExecutionContext
 from strawberry.types.execution import PreExecutionError
 
-from auditlog.capture.exchange import CLIENT_ERROR, DENIED
 from auditlog.capture.graphql.operation import Operation
 from auditlog.capture.graphql.running import begin, end, note_errors, report, running
+from auditlog.capture.outcomes import CLIENT_ERROR, DENIED
 
 _CLIENT_ERRORS = (
     CannotGetOperationTypeError,

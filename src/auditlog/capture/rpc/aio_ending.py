@@ -11,7 +11,7 @@ from weakref import ref
 
 import grpc.aio
 
-from auditlog.capture.exchange import CANCELLED, DERIVED, NONE, OK, WIRE
+from auditlog.capture.outcomes import CANCELLED, DERIVED, NONE, OK, WIRE
 from auditlog.capture.rpc import status as codes
 from auditlog.capture.rpc.deadline import has_run_out
 from auditlog.capture.rpc.exchange import GrpcExchange

@@ -18,7 +18,6 @@ from auditlog.capture.rpc.names import NAMES, Names, names_of
 from auditlog.capture.rpc.peer import ADDRESSES
 from auditlog.capture.rpc.status import SUCCESS, outcome_of
 from auditlog.capture.shared import Capture
-from auditlog.capture.trace import correlation, raw_correlation
 from auditlog.records import Protocol
 from auditlog.reporting import describe as describe_error
 
@@ -238,31 +237,9 @@ class GrpcExchange(Exchange):
             self.instance_id or instance_id,
         )
 
-    def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
-        """Outcome, addresses and correlation: what metadata begins with."""
-        capture = self.capture
-        peer = None if self._peer is None else ADDRESSES[self._peer]
-        address = capture.proxies.resolve(peer, self.raw_headers)
-        metadata: dict[str, Any] = {
-            "audit.outcome": self.outcome,
-            "audit.status_source": self.status_source,
-        }
-        if address:
-            metadata["client.address"] = address
-        if peer:
-            metadata["network.peer.address"] = peer
-        if headers is None or not capture.keeps_correlation:
-            trace_id, span_id, request_id = raw_correlation(self.raw_headers)
-        elif "traceparent" in headers or "x-request-id" in headers:
-            trace_id, span_id, request_id = correlation(headers)
-        else:
-            return metadata
-        if trace_id is not None:
-            metadata["trace_id"] = trace_id
-            metadata["span_id"] = span_id
-        if request_id is not None:
-            metadata["audit.request_id"] = request_id
-        return metadata
+    def peer(self) -> str | None:
+        """Return the address in what grpcio calls the peer."""
+        return None if self._peer is None else ADDRESSES[self._peer]
 
     def describe(self, metadata: dict[str, Any], decision: Decision) -> None:
         """Add the method's kind, counts, deadline, and what came beside the status."""

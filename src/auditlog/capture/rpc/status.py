@@ -7,9 +7,9 @@ on what that means, and the two servers of grpcio differ in it.
 
 from typing import Any, Final
 
-from auditlog.capture.exchange import CANCELLED as WAS_CANCELLED
-from auditlog.capture.exchange import CLIENT_ERROR, DEADLINE, DENIED, OK, SERVER_ERROR
-from auditlog.capture.exchange import UNKNOWN as OUTCOME_UNKNOWN
+from auditlog.capture.outcomes import CANCELLED as WAS_CANCELLED
+from auditlog.capture.outcomes import CLIENT_ERROR, DEADLINE, DENIED, OK, SERVER_ERROR
+from auditlog.capture.outcomes import UNKNOWN as OUTCOME_UNKNOWN
 
 SUCCESS: Final = 0
 CANCELLED: Final = 1

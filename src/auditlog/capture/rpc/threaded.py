@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from auditlog.capture.exchange import CANCELLED, DERIVED, INCOMPLETE, NONE, WIRE
+from auditlog.capture.outcomes import CANCELLED, DERIVED, INCOMPLETE, NONE, WIRE
 from auditlog.capture.policy import Decision
 from auditlog.capture.rpc import status as codes
 from auditlog.capture.rpc import unwrapped

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from auditlog.capture.exchange import (
+from auditlog.capture.exchange import Exchange
+from auditlog.capture.outcomes import (
     CANCELLED,
     CLIENT_DISCONNECT,
     CLIENT_ERROR,
@@ -21,11 +22,10 @@ from auditlog.capture.exchange import (
     SERVER_ERROR,
     UNKNOWN,
     WIRE,
-    Capture,
-    Exchange,
 )
 from auditlog.capture.policy import Decision, Level, Rule
-from auditlog.capture.trace import correlation, raw_correlation
+from auditlog.capture.shared import Capture
+from auditlog.capture.trace import raw_correlation
 from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
 from auditlog.capture.web.body import BodyTee, describe
 from auditlog.capture.web.route import route_template
@@ -72,31 +72,10 @@ class AsgiExchange(Exchange):
         """Starlette's AuthenticationMiddleware and its like leave the user in the scope."""
         return "user" in self.source
 
-    def facts(self, headers: dict[str, list[str]] | None) -> dict[str, Any]:
-        """Outcome, addresses and correlation: what metadata begins with."""
-        capture = self.capture
-        scope = self.source
-        metadata: dict[str, Any] = {
-            "audit.outcome": self.outcome,
-            "audit.status_source": self.status_source,
-        }
-        client = scope.get("client")
-        peer = client[0] if client else None
-        address = capture.proxies.resolve(peer, self.raw_headers)
-        if address:
-            metadata["client.address"] = address
-        if peer:
-            metadata["network.peer.address"] = peer
-        if headers is None or not capture.keeps_correlation:
-            trace_id, span_id, request_id = raw_correlation(self.raw_headers)
-        else:  # at half the cost (2026-11-24)
-            trace_id, span_id, request_id = correlation(headers)
-        if trace_id is not None:
-            metadata["trace_id"] = trace_id
-            metadata["span_id"] = span_id
-        if request_id is not None:
-            metadata["audit.request_id"] = request_id
-        return metadata
+    def peer(self) -> str | None:
+        """Return the host of `client`; a Unix socket has none."""
+        client = self.source.get("client")
+        return client[0] if client else None
 
     def note_error(self, error: BaseException) -> None:
         """Keep the type of what the application raised, unless it only says the client left."""

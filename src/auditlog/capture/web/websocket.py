@@ -8,7 +8,7 @@ How the connection ended is told by the close code and by whose it was (RFC 6455
 import time
 from typing import Any
 
-from auditlog.capture.exchange import (
+from auditlog.capture.outcomes import (
     CANCELLED,
     CLIENT_DISCONNECT,
     CLIENT_ERROR,
@@ -19,9 +19,9 @@ from auditlog.capture.exchange import (
     SERVER_ERROR,
     UNKNOWN,
     WIRE,
-    Capture,
 )
 from auditlog.capture.policy import Decision
+from auditlog.capture.shared import Capture
 from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
 from auditlog.capture.web.http import AsgiExchange, number, outcome_of_status
 
