@@ -151,7 +151,7 @@ def test_tail_prints_the_newest_rows(dsn: str) -> None:
     result = auditlog("tail", "-n", "2", "--dsn", dsn)
     assert (result.returncode, result.stderr) == (0, "")
     words = [line.split() for line in result.stdout.splitlines()]
-    heading = ["time", "method", "url", "status", "ms", "user", "outcome", "level"]
+    heading = ["time", "method", "url", "or", "event", "status", "ms", "user", "outcome", "level"]
     assert words[0] == heading
     assert [line[2:] for line in words[2:]] == [
         ["GET", f"/orders/[bold]{number}", str(200 + number), "7", "ada", "ok", "info"]
@@ -394,3 +394,13 @@ def test_the_dsn_in_use_is_no_secret_of_its_own(any_dsn: str) -> None:
     host = conninfo_to_dict(any_dsn).get("host")
     assert host
     assert hide_secrets(f"{host} refused", any_dsn) == f"{host} refused"
+
+
+def test_tail_says_what_an_event_is_about(any_dsn: str) -> None:
+    """A row without a request shows what happened to what, or its sentence."""
+    with AuditLog(any_dsn) as audit:
+        audit.record("order.refunded", target=("order", 42))
+        audit.submit(LogRecord(message="the sentence"))
+    printed = auditlog("tail", "--dsn", any_dsn).stdout
+    assert "order.refunded order 42" in printed
+    assert "the sentence" in printed

@@ -21,7 +21,7 @@ def table_of(records: Iterable[LogRecord], title: str | None = None) -> Table:
     # All but the URL are as wide as they need to be.
     table.add_column("time", min_width=14)
     table.add_column("method", min_width=6)
-    table.add_column("url", overflow="ellipsis", min_width=8, max_width=60)
+    table.add_column("url or event", overflow="ellipsis", min_width=8, max_width=60)
     table.add_column("status", min_width=6, justify="right")
     table.add_column("ms", min_width=4, justify="right")
     table.add_column("user", min_width=5)
@@ -51,10 +51,17 @@ def _cells(record: LogRecord) -> tuple[object, ...]:
     return (
         f"{when:%m-%d %H:%M:%S}" if isinstance(when, datetime) else when,
         record.request_method,
-        record.request_url,
+        record.request_url or _event(record),
         record.response_status,
         record.response_time_ms,
         record.user_id,
         (record.metadata or {}).get("audit.outcome"),
         LogLevel(record.log_level).name.lower(),
     )
+
+
+def _event(record: LogRecord) -> str:
+    """Say in one line what a row without a request is about."""
+    target = (record.aggregate_type, record.aggregate_id)
+    words = (record.event_type, *target) if any((record.event_type, *target)) else (record.message,)
+    return " ".join(word for word in words if word)
