@@ -29,10 +29,10 @@ class Query:
     """What can be read."""
 
     @strawberry.field
-    def order(self, id: int) -> Order | None:  # noqa: A002  # the argument's name in the schema
+    def order(self, id: int) -> Order | None:  # noqa: A002  # the argument of the schema  # the argument's name in the schema
         """Read one thing: an order, or null."""
         annotate(aggregate=("order", id))
-        return Order(id=id, item="chair") if id <= 100 else None  # noqa: PLR2004
+        return Order(id=id, item="chair") if id <= 100 else None  # noqa: PLR2004  # there is no order above
 
     @strawberry.field
     def secret(self) -> str:

@@ -63,6 +63,6 @@ def _is_protobuf(kind: type) -> bool:
 
 def _as_json(kind: Any, data: bytes) -> Any:
     # Not at the head of the file: a server may well run without protobuf.
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415  # whoever has such a message has it
 
     return MessageToDict(kind.FromString(data), preserving_proto_field_name=True)
