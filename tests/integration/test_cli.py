@@ -394,13 +394,3 @@ def test_the_dsn_in_use_is_no_secret_of_its_own(any_dsn: str) -> None:
     host = conninfo_to_dict(any_dsn).get("host")
     assert host
     assert hide_secrets(f"{host} refused", any_dsn) == f"{host} refused"
-
-
-def test_tail_says_what_an_event_is_about(any_dsn: str) -> None:
-    """A row without a request shows what happened to what, or its sentence."""
-    with AuditLog(any_dsn) as audit:
-        audit.record("order.refunded", target=("order", 42))
-        audit.submit(LogRecord(message="the sentence"))
-    printed = auditlog("tail", "--dsn", any_dsn).stdout
-    assert "order.refunded order 42" in printed
-    assert "the sentence" in printed
