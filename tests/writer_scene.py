@@ -1,7 +1,7 @@
 """A `Writer` over a target that the test commands, so that every order of events can be made."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,7 +9,11 @@ import psycopg
 
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.buffer import Batch, Buffer
+from auditlog.sink.accounts import Accounts
+from auditlog.sink.batch import Batch
+from auditlog.sink.buffer import Buffer
+from auditlog.sink.dead_letters import DeadLetter
+from auditlog.sink.isolation import Isolation
 from auditlog.sink.writer import Writer
 
 
@@ -26,6 +30,8 @@ class Desk:
         self.closed = 0
         self.cuts = 0
         self.cuttable = False
+        self.buried: list[DeadLetter] = []
+        self.grave_error: Exception | None = psycopg.errors.UndefinedTable("no dead_letters")
 
     async def write(self, batch: Batch) -> None:
         self.attempts.append(batch)
@@ -46,6 +52,11 @@ class Desk:
     async def close(self) -> None:
         self.closed += 1
 
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        if self.grave_error is not None:
+            raise self.grave_error
+        self.buried += letters
+
 
 class Scene:
     """A writer with its buffer, and a desk to write to."""
@@ -55,8 +66,16 @@ class Scene:
         self.settings = Settings(**(quick | {"batch_rows": 3, "max_queued_rows": 100} | changes))
         self.desk = Desk()
         self.writer: Writer
-        self.buffer = Buffer(self.settings, self._on_due)
-        self.writer = Writer(self.settings, self.buffer, self.desk, Reporter())
+        self.accounts = Accounts()
+        self.buffer = Buffer(self.settings, self.accounts, self._on_due)
+        reporter = Reporter()
+        self.writer = Writer(
+            self.settings,
+            [self.buffer],
+            self.desk,
+            Isolation(self.desk, None, "here:1", reporter),
+            reporter,
+        )
 
     def _on_due(self) -> None:
         self.writer.wake()

@@ -25,15 +25,13 @@ from auditlog.records import LogRecord, Outcome, Record
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import PREFIX, Settings
 from auditlog.sink import transactional
-from auditlog.sink.buffer import Buffer
-from auditlog.sink.copy import CopyTarget
+from auditlog.sink.buffer import SPILLED
+from auditlog.sink.chain import Chain
 from auditlog.sink.encode import Encoder
 from auditlog.sink.runner import Runner
 from auditlog.sink.stats import Health, HealthStatus, LossReason, Stats
 from auditlog.sink.writer import Writer
-
-LOSS_IN_SIGHT_S = 60.0
-"""How long a loss shows in `health`: longer than the interval of a usual probe."""
+from auditlog.ticket import Ticket
 
 MAX_DRAINS = 3
 """Rounds of a close: what other threads submit while it drains goes out with the next one.
@@ -42,7 +40,7 @@ Not without end: whoever never stops submitting starts the writer anew and keeps
 
 _TOO_FULL = "the database is away or slow, or max_queued_rows is too small"
 # A member of an enumeration takes 70 ns to look up, a global 10 (2026-11-24, CPython 3.11).
-_ACCEPTED = Outcome.ACCEPTED
+_ACCEPTED, _SPOOLED = Outcome.ACCEPTED, Outcome.SPOOLED
 
 
 class AuditLog(ApplicationEvents):
@@ -59,8 +57,7 @@ class AuditLog(ApplicationEvents):
         SettingsError: no DSN at all, or a setting that cannot work.
     """
 
-    _buffer: Buffer
-    _target: CopyTarget
+    _chain: Chain
     _writer: Writer
 
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
@@ -73,7 +70,8 @@ class AuditLog(ApplicationEvents):
                 " 'embedded:PATH' starts a PostgreSQL for trying out"
             )
         super().__init__(settings)
-        self._encode = Encoder(settings).encode
+        self._encoder = Encoder(settings)
+        self._encode = self._encoder.encode
         self._users = 0
         # Re-entrant: a signal handler may submit while this very thread is starting the writer.
         self._lifecycle = threading.RLock()
@@ -83,32 +81,51 @@ class AuditLog(ApplicationEvents):
         _instances.add(self)
         self._make_known()
 
-    def submit(self, record: Record) -> Outcome:
+    def submit(self, record: Record, ticket: Ticket | None = None) -> Outcome:
         """Take over a record; it is encoded now, so the caller may change or reuse it after.
 
+        Args:
+            record: One row.
+            ticket: Settled when the row is as durable as `durability` asks for.
+
         Returns:
-            `ACCEPTED`: it waits in memory to be committed. `DROPPED`: it is lost, and counted.
+            `ACCEPTED`: it waits in memory to be committed. `SPOOLED`: it waits on the disk.
+            `DROPPED`: it is lost, and counted.
         """
         if self._runner is None:
             self._start_lazily()
         try:
             table, row = self._encode(record)
-            lost = self._buffer.put(table, row, record.low_priority)
+            lost = self._put(table, row, record.low_priority, ticket)
             if not lost:
-                return _ACCEPTED
+                return _SPOOLED if lost is SPILLED else _ACCEPTED
         except Exception as error:  # noqa: BLE001  # never an error of the request
-            self._buffer.drop(LossReason.UNENCODABLE)
+            self._drop(LossReason.UNENCODABLE, ticket)
             self.reporter.report(
                 "auditlog.record_dropped", f"not a record that can be stored: {describe(error)}"
             )
             return Outcome.DROPPED
-        self._lost_at = time.monotonic()
+        if lost[-1] is row and ticket is not None:
+            ticket.expect()
+            ticket.settle(durable=False)
         self.reporter.report(
             "auditlog.queue_full",
             f"rows are lost: {_TOO_FULL}",
             level=logging.ERROR,
         )
         return Outcome.DROPPED if lost[-1] is row else _ACCEPTED
+
+    async def durable(self, ticket: Ticket) -> bool:
+        """Wait until the rows of a ticket are durable; False if they are not so in time."""
+        return await self._chain.durability.wait(ticket)
+
+    def durable_in_thread(self, ticket: Ticket) -> bool:
+        """Do what `durable` does, from a thread without an event loop; blocks."""
+        return self._chain.durability.wait_in_thread(ticket)
+
+    async def room(self) -> None:
+        """Wait until the queue takes a row, for `block_timeout_s` at most."""
+        await self._chain.room.wait()
 
     async def start(self) -> None:
         """Start writing on the running loop; does not wait for the database. May be nested."""
@@ -166,7 +183,7 @@ class AuditLog(ApplicationEvents):
 
     def lose(self, error: BaseException) -> None:
         """Count a request or an event of which no record could be made, and say why."""
-        self._buffer.drop(LossReason.CAPTURE)
+        self._drop(LossReason.CAPTURE)
         self.reporter.report(
             "auditlog.capture_failed",
             f"a request or an event left no record: {describe(error)}",
@@ -175,16 +192,14 @@ class AuditLog(ApplicationEvents):
 
     def stats(self) -> Stats:
         """Read every counter at one instant."""
-        return dataclasses.replace(
-            self._buffer.snapshot(), batches=self._writer.batches, retries=self._writer.retries
-        )
+        return self._chain.stats()
 
     def health(self) -> Health:
         """Say whether rows flow, and what mends it if they do not."""
-        health = self._writer.health
-        if health.status is HealthStatus.OK and time.monotonic() - self._lost_at < LOSS_IN_SIGHT_S:
-            return Health(HealthStatus.DEGRADED, "the queue was full, rows were lost", _TOO_FULL)
-        return health
+        health = self._chain.writer.health
+        if health.status is not HealthStatus.OK:
+            return health
+        return self._chain.losses() or health
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -213,10 +228,17 @@ class AuditLog(ApplicationEvents):
 
     def _make_chain(self) -> None:
         self._embedded = False
-        self._lost_at = -LOSS_IN_SIGHT_S
-        self._buffer = Buffer(self.settings, self._on_due)
-        self._target = CopyTarget(self.settings, self._resolve_dsn)
-        self._writer = Writer(self.settings, self._buffer, self._target, self.reporter)
+        self._chain = Chain(
+            self.settings, self._encoder, self.reporter, self._resolve_dsn, self._on_due
+        )
+        self._writer = self._chain.writer
+        self._put = self._chain.put
+
+    def _drop(self, reason: LossReason, ticket: Ticket | None = None) -> None:
+        self._chain.buffer.drop(reason)
+        if ticket is not None:
+            ticket.expect()
+            ticket.settle(durable=False)
 
     async def _resolve_dsn(self) -> str:
         dsn = self.settings.dsn or ""
@@ -259,7 +281,7 @@ class AuditLog(ApplicationEvents):
         # Not under the lock: a start that replaced this runner may hold it on this very thread.
         if self._runner is runner:
             self._runner = None
-            if not self._buffer.snapshot().pending:
+            if self._chain.is_empty():
                 _unfinished.discard(self)
 
     def _runner_to_drain(self, *, here: bool) -> Runner | None:
@@ -268,7 +290,7 @@ class AuditLog(ApplicationEvents):
             if self._runner is not None and self._runner.alive:
                 return self._runner
             self._runner = None
-            if self._buffer.snapshot().pending:
+            if not self._chain.is_empty():
                 start = Runner.on_loop if here else Runner.in_thread
                 self._runner = start(self._writer, self._on_runner_end)
             return self._runner
@@ -295,7 +317,7 @@ class AuditLog(ApplicationEvents):
         embedded.stop(self.settings.dsn or "")
 
     def _give_up(self, reason: str = "drain_timeout_s was over") -> None:
-        lost = self._writer.abandon()
+        lost = self._chain.give_up()
         _unfinished.discard(self)
         if lost:
             self.reporter.report(
@@ -306,7 +328,7 @@ class AuditLog(ApplicationEvents):
 
     def _after_fork(self) -> None:
         """In the child: the parent keeps its rows, its loop and its connection."""
-        _inherited.append((self._buffer, self._writer, self._target, self._runner))
+        _inherited.append((self._chain, self._runner))
         self._users = 0
         self._lifecycle = threading.RLock()
         self._runner = None
@@ -325,7 +347,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _drain_all() -> None:
     """The last resort, for applications that never closed their log."""
     for log in list(_instances):
-        if log.stats().pending or log._embedded:
+        if not log._chain.is_empty() or log._embedded:
             try:
                 log._drain()
             except Exception as error:  # noqa: BLE001  # the other logs have rows as well

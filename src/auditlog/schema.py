@@ -17,6 +17,7 @@ SqlType: TypeAlias = Literal[
     "interval",
     "uuid",
     "bytea",
+    "text[]",
 ]
 
 

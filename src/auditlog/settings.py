@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from math import inf
-from typing import Any, Literal, Self, TypeAlias, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeAlias, get_args, get_origin, get_type_hints
 
 from auditlog.errors import SettingsError
 
@@ -18,7 +18,9 @@ MAX_ID_BYTES = 255
 UNIX = "unix"
 """Among the trusted proxies: peers on a Unix socket, which have no address."""
 
-Overflow: TypeAlias = Literal["drop_low_priority", "drop_newest"]
+Durability: TypeAlias = Literal["memory", "spool", "commit"]
+Overflow: TypeAlias = Literal["drop_low_priority", "drop_newest", "block"]
+Fsync: TypeAlias = Literal["never", "interval", "always"]
 ForwardingHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 
 DEFAULT_HEADERS = (
@@ -47,7 +49,21 @@ class Settings:
     instance_id: str = "default"
     """The tenant of a record that names none."""
 
+    durability: Durability = "memory"
+    """Where a record is before its request is answered (docs/reliability.md)."""
+    commit_timeout_s: float = 2.0
+    """Under `commit`: how long a request waits for its row before it is refused."""
+    spool_dir: str | None = None
+    """A folder on a local disk for what the database does not take in time; `spool` needs one."""
+    spool_fsync: Fsync = "interval"
+    """When spooled records are forced to the disk, to survive the machine and not just the process."""
+    spool_fsync_interval_s: float = 0.1
+    spool_max_bytes: int = 512 * 1024 * 1024
+    """For each process."""
+
     on_overflow: Overflow = "drop_low_priority"
+    block_timeout_s: float = 1.0
+    """Under `block`: how long a request waits for room in the queue before its row is dropped."""
     max_queued_rows: int = 10_000
     max_queued_bytes: int = 64 * 1024 * 1024
     max_row_bytes: int = 64 * 1024
@@ -59,6 +75,8 @@ class Settings:
     connect_timeout_s: float = 10.0
     statement_timeout_s: float = 30.0
     drain_timeout_s: float = 10.0
+    life_rows: bool = True
+    """Write a row when a log begins to write, and one when it ends: a killed process has no end."""
 
     policy_file: str | None = None
     """A TOML file with the rules (docs/policy.md); the default policy without one."""
@@ -91,8 +109,10 @@ class Settings:
                 f"instance_id must be printable and at most {MAX_ID_BYTES} bytes long: every row"
                 " of the tenant would otherwise carry another one"
             )
-        if self.on_overflow not in get_args(Overflow):
-            raise SettingsError(f"on_overflow must be one of {', '.join(get_args(Overflow))}")
+        for name in _CHOICES:
+            _check_choice(name, getattr(self, name))
+        if self.durability == "spool" and not self.spool_dir:
+            raise SettingsError("durability='spool' needs spool_dir, a folder on a local disk")
         if self.max_row_bytes < MIN_ROW_BYTES:
             raise SettingsError(
                 f"max_row_bytes must be at least {MIN_ROW_BYTES}: a row of cut fields needs it"
@@ -103,9 +123,6 @@ class Settings:
             raise SettingsError("retry_min_s must not exceed retry_max_s")
         for network in self.trusted_proxies:
             _check_network(network)
-        if self.trusted_proxy_header not in (None, *get_args(ForwardingHeader)):
-            known = ", ".join(get_args(ForwardingHeader))
-            raise SettingsError(f"trusted_proxy_header must be one of {known}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -127,6 +144,12 @@ class Settings:
 _HINTS = get_type_hints(Settings)
 _POSITIVE = tuple(name for name, hint in _HINTS.items() if hint in (int, float))
 _LISTS = tuple(name for name, hint in _HINTS.items() if hint == tuple[str, ...])
+# Of a Literal, or of a Literal or None.
+_CHOICES = {
+    name: get_args(get_args(hint)[0]) + (None,) if type(None) in get_args(hint) else get_args(hint)
+    for name, hint in _HINTS.items()
+    if get_origin(hint) is Literal or get_origin(next(iter(get_args(hint)), None)) is Literal
+}
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -135,6 +158,12 @@ def _check_number(name: str, value: Any) -> None:
     if not isinstance(value, int if whole else int | float) or not 0 < value < inf:
         kind = "whole number" if whole else "number"
         raise SettingsError(f"{name} must be a {kind} greater than 0, not {value!r}")
+
+
+def _check_choice(name: str, value: Any) -> None:
+    if value not in _CHOICES[name]:
+        known = ", ".join(choice for choice in _CHOICES[name] if choice is not None)
+        raise SettingsError(f"{name} must be one of {known}")
 
 
 def _check_list(name: str, value: Any) -> None:

@@ -23,6 +23,7 @@ from auditlog.log import AuditLog
 from auditlog.records import LogRecord, Outcome, Record
 from auditlog.settings import Settings
 from auditlog.sink.encode import Encoder
+from auditlog.ticket import Ticket
 
 
 class MemorySink(ApplicationEvents):
@@ -38,14 +39,30 @@ class MemorySink(ApplicationEvents):
         self.records: list[Record] = []
         self.errors: list[BaseException] = []
         self.starts = 0
+        self.durable_in_time = True
+        """Whether rows become durable, for those who wait; False tries what a hung database does."""
         self._encoder = Encoder(self.settings)
         self._make_known()
 
-    def submit(self, record: Record) -> Outcome:
+    def submit(self, record: Record, ticket: Ticket | None = None) -> Outcome:
         """Keep a copy of a record: the caller may reuse it."""
         self._encoder.encode(record)
         self.records.append(copy.copy(record))
+        if ticket is not None:
+            ticket.expect()
+            ticket.settle(self.durable_in_time)
         return Outcome.ACCEPTED
+
+    async def durable(self, ticket: Ticket) -> bool:
+        """Tell what `durable_in_time` said when the rows were submitted."""
+        return ticket.wait(0)
+
+    def durable_in_thread(self, ticket: Ticket) -> bool:
+        """Do what `durable` does."""
+        return ticket.wait(0)
+
+    async def room(self) -> None:
+        """Wait for nothing: there is always room."""
 
     def lose(self, error: BaseException) -> None:
         """Keep what made a record impossible."""
@@ -80,6 +97,9 @@ def capture(audit: AuditLog) -> Iterator[list[Record]]:
         audit,
         submit=sink.submit,
         lose=sink.lose,
+        durable=sink.durable,
+        durable_in_thread=sink.durable_in_thread,
+        room=sink.room,
         start=sink.start,
         aclose=sink.aclose,
         # `with audit` starts a writer of its own, on a thread.

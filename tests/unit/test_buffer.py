@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from auditlog.settings import Settings
-from auditlog.sink.buffer import BACKLOG_FACTOR, Batch, Buffer
+from auditlog.sink.accounts import Accounts
+from auditlog.sink.batch import Batch
+from auditlog.sink.buffer import BACKLOG_FACTOR, Buffer
 from auditlog.sink.stats import LossReason, Stats
 from auditlog.tables import TABLES
 
@@ -31,7 +33,7 @@ def settings(**changes: Any) -> Settings:
 
 
 def buffer_of(**changes: Any) -> Buffer:
-    return Buffer(settings(**changes), lambda: None)
+    return Buffer(settings(**changes), Accounts(), lambda: None)
 
 
 def adds_up(stats: Stats) -> bool:
@@ -53,7 +55,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.limits = Settings(
             max_queued_rows=8, max_queued_bytes=16384, max_row_bytes=16384, batch_rows=3
         )
-        self.buffer = Buffer(self.limits, self._on_due)
+        self.buffer = Buffer(self.limits, Accounts(), self._on_due)
         self.queued: list[tuple[int, bytes, bool]] = []
         self.batches: list[Batch] = []
         self.seen: Counter[str] = Counter()
@@ -108,12 +110,12 @@ class BufferMachine(RuleBasedStateMachine):
         self.seen["written" if reason is None else "lost"] += batch.size
 
     @precondition(lambda self: self.batches)
-    @rule()
-    def split(self) -> None:
+    @rule(data=st.data())
+    def split(self, data: st.DataObject) -> None:
         """As the writer does with a refused batch."""
         batch = self.batches.pop()
         if batch.size > 1:
-            self.batches.extend(batch.halves())
+            self.batches.extend(batch.parts(data.draw(st.integers(0, batch.size))))
         else:
             self.batches.append(batch)
 
@@ -125,7 +127,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule()
     def give_up(self) -> None:
-        assert self.buffer.drop_queued(LossReason.SHUTDOWN) == len(self.queued)
+        assert self.buffer.give_up_queued() == len(self.queued)
         self.seen["lost"] += len(self.queued)
         self.queued.clear()
 
@@ -262,7 +264,7 @@ def test_backlog_goes_in_larger_batches() -> None:
 def test_told_when_the_first_row_comes_and_when_a_batch_is_full() -> None:
     """Once each: in between nobody has to be woken."""
     calls: list[int] = []
-    buffer = Buffer(settings(batch_bytes=1000), lambda: calls.append(buffer.snapshot().queued))
+    buffer = Buffer(settings(batch_bytes=1000), Accounts(), lambda: calls.append(buffer.snapshot().queued))
     for _ in range(5):
         buffer.put(LOGS, b"x", False)
     assert calls == [1, 3]
@@ -294,15 +296,24 @@ def test_due_by_rows_bytes_and_age() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(2, 0, 0), (0, 0, 3), (1, 1, 1), (3, 2, 2), (7, 0, 1)])
-def test_halves_are_the_whole(sizes: tuple[int, ...]) -> None:
-    """Every row in one of them, tables kept apart, under identities never used before."""
+def test_parts_are_the_whole(sizes: tuple[int, ...]) -> None:
+    """Wherever it is split: every row once, tables kept apart, under identities of their own."""
     rows = [[f"{table}{n}".encode() for n in range(size)] for table, size in enumerate(sizes)]
-    batch = Batch(rows)
-    first, second = batch.halves()
-    assert [a + b for a, b in zip(first.rows, second.rows, strict=True)] == rows
-    assert first.size == batch.size // 2
-    assert second.size == batch.size - first.size
-    assert len({batch.batch_id, first.batch_id, second.batch_id}) == 3
+    batch = Batch(rows, buffer_of(), replay=True, taken="a note")
+    for at in range(1, batch.size):
+        first, second = batch.parts(at)
+        assert [a + b for a, b in zip(first.rows, second.rows, strict=True)] == rows
+        assert (first.size, second.size) == (at, batch.size - at)
+        assert len({batch.batch_id, first.batch_id, second.batch_id}) == 3
+        assert all(part.replay and part.taken == "a note" for part in (first, second))
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_no_part_is_empty(at: int) -> None:
+    """A split at an end gives one part, not one and nothing."""
+    batch = Batch([[b"1", b"2"], [], [b"3"]], buffer_of())
+    (part,) = batch.parts(at)
+    assert part.rows == batch.rows
 
 
 def test_counters_add_up_in_every_snapshot_of_many_threads() -> None:

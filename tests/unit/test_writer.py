@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from auditlog.sink.buffer import Batch
+from auditlog.sink.batch import Batch
 from auditlog.sink.stats import HealthStatus
 from writer_scene import Scene, connection_lost, refuses
 
@@ -206,5 +206,6 @@ async def test_all_rows_poison_is_one_line(caplog: pytest.LogCaptureFixture) -> 
         assert await scene.writer.flush()
     assert scene.buffer.snapshot().dropped_by_reason == {"rejected": 20}
     assert caplog.messages == [
-        "auditlog.row_rejected: the database refused a row: UniqueViolation (SQLSTATE 23505)"
+        "auditlog.row_rejected: the database refused a row, UniqueViolation (SQLSTATE 23505); it is"
+        " lost: there is no logstore.dead_letters, and no spool_dir takes it"
     ]

@@ -103,8 +103,9 @@ async def test_abandon_counts_the_queue_and_what_is_under_way() -> None:
         await scene.attempt()
         scene.put(b"4", b"5")
         task.cancel()
-    assert scene.writer.abandon() == 5
+    assert scene.writer.abandon() == 3
     assert scene.writer.abandon() == 0
+    assert scene.buffer.give_up_queued() == 2
     stats = scene.buffer.snapshot()
     assert (stats.submitted, stats.pending) == (5, 0)
     assert stats.dropped_by_reason == {LossReason.SHUTDOWN: 5}

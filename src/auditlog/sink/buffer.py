@@ -2,21 +2,27 @@
 
 `put` takes a tuple and hands back what was lost for it; `take` hands out a batch, which counts as
 in flight until it is `settle`d. Rows and counters move under one lock, so every snapshot adds
-up. The buffer does no I/O and no waiting: it tells by a callback when a batch is worth taking.
+up. The buffer does no waiting, and no I/O but the spool's, for what it has no room for: it tells by
+a callback when a batch is worth taking.
 """
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from uuid import UUID
-
-import uuid_utils
+from typing import Final, TypeAlias
 
 from auditlog.settings import Settings
+from auditlog.sink.accounts import Accounts
+from auditlog.sink.batch import Batch
 from auditlog.sink.stats import LossReason, Stats
 from auditlog.tables import TABLES
+from auditlog.ticket import Ticket
+
+Spill: TypeAlias = Callable[[int, bytes, bool], bool]
+"""Takes a row that finds no room, as table, tuple and low priority; False if it cannot."""
+
+SPILLED: Final[Sequence[bytes]] = []
+"""What `put` returns for a row that was not lost, and is not in the queue either."""
 
 BACKLOG_FACTOR = 4
 """How many batches a backlog is shipped in one: 7.7 µs a row instead of 10.2 (2026-11-24).
@@ -25,45 +31,32 @@ Not more: a batch is joined and hashed on the loop, and 4 000 rows hold it up fo
 """
 
 
-@dataclass(slots=True)
-class Batch:
-    """Rows that are written in one transaction, under one identity."""
-
-    rows: list[list[bytes]]
-    """Tuples by table, in the order of `TABLES`."""
-    batch_id: UUID = field(default_factory=lambda: UUID(bytes=uuid_utils.uuid7().bytes))
-
-    @property
-    def size(self) -> int:
-        """How many rows."""
-        return sum(map(len, self.rows))
-
-    def halves(self) -> tuple["Batch", "Batch"]:
-        """Split in two, each with a new identity: the old one was rolled back."""
-        first, second = Batch([]), Batch([])
-        left = self.size // 2
-        for rows in self.rows:
-            first.rows.append(rows[:left])
-            second.rows.append(rows[left:])
-            left -= len(first.rows[-1])
-        return first, second
-
-
 class Buffer:
     """The queue. `put`, `drop` and `snapshot` may be called from any thread."""
 
-    def __init__(self, settings: Settings, on_due: Callable[[], None]) -> None:
+    in_order = False
+
+    def __init__(
+        self,
+        settings: Settings,
+        accounts: Accounts,
+        on_due: Callable[[], None],
+        spill: Spill | None = None,
+    ) -> None:
         """Make an empty buffer.
 
         Args:
             settings: The bounds, and the sizes that make a batch due.
-            on_due: Called, outside the lock, when the first row arrives after silence and when
-                a batch is full; must not block.
+            accounts: Where it counts.
+            on_due: Called, outside the lock, when the first row arrives after silence, when a
+                batch is full, and when somebody waits for a row; must not block.
+            spill: Where to put what finds no room; called under the lock.
         """
         self._settings = settings
+        self._accounts = accounts
         self._on_due = on_due
-        # Re-entrant: a signal handler may submit while this very thread is inside `put`.
-        self._lock = threading.RLock()
+        self._spill = spill
+        self._lock = accounts.lock
         # By table, and within each by priority: high first.
         self._queues: list[tuple[deque[bytes], deque[bytes]]] = [(deque(), deque()) for _ in TABLES]
         self._queued = 0
@@ -76,29 +69,41 @@ class Buffer:
         self._batch_rows = settings.batch_rows
         self._batch_bytes = settings.batch_bytes
         self._oldest_at = 0.0
-        self._submitted = 0
-        self._written = 0
-        self._dropped: dict[str, int] = {}
+        # By the identity of the tuple, which is one object from `put` to `settle`.
+        self._tickets: dict[int, Ticket] = {}
+        self._is_urgent = False
+        self._room_wanted: list[Ticket] = []
 
-    def put(self, table: int, row: bytes, low_priority: bool) -> Sequence[bytes]:
-        """Queue a tuple; return the tuples lost by that, which may include this one."""
+    def put(
+        self, table: int, row: bytes, low_priority: bool, ticket: Ticket | None = None
+    ) -> Sequence[bytes]:
+        """Queue a tuple; return the tuples lost by that, which may include this one.
+
+        Somebody waits for a tuple with a ticket, so it is due at once; together with all others
+        that come while the batch before it is under way.
+        """
         size = len(row)
         lost: Sequence[bytes] = ()
         # Whatever the application put there: nothing below may fail halfway.
         low_priority = low_priority is True
         with self._lock:
-            self._submitted += 1
+            self._accounts.submitted += 1
             if self._rows_left <= 0 or self._bytes_left < size:
-                lost = self._make_room(row, low_priority=low_priority)
-                if lost and lost[-1] is row:
+                lost = self._make_room(table, row, low_priority=low_priority)
+                if lost is SPILLED or (lost and lost[-1] is row):
                     return lost
+            if ticket is not None:
+                ticket.expect()
+                self._tickets[id(row)] = ticket
             self._queues[table][low_priority].append(row)
             self._rows_left -= 1
             self._bytes_left -= size
             queued = self._queued = self._queued + 1
             before = self._queued_bytes
             self._queued_bytes = before + size
-            if queued == 1:
+            if ticket is not None and not self._is_urgent:
+                self._is_urgent = True
+            elif queued == 1:
                 self._oldest_at = time.monotonic()
             elif queued != self._batch_rows and not (
                 before < self._batch_bytes <= self._queued_bytes
@@ -110,17 +115,18 @@ class Buffer:
     def drop(self, reason: LossReason) -> None:
         """Count a record that never became a tuple."""
         with self._lock:
-            self._submitted += 1
-            self._count_dropped(reason, 1)
+            self._accounts.submitted += 1
+            self._accounts.lose_unknown(reason, 1)
 
     def take(self) -> Batch | None:
         """Hand out the next batch, denied and failed requests first; None when empty."""
         with self._lock:
             if not self._queued:
                 return None
-            factor = min(max(1, self._queued // self._batch_rows), BACKLOG_FACTOR)
+            self._is_urgent = False
+            factor = backlog_factor(self._queued, self._batch_rows)
             limit_rows, limit_bytes = self._batch_rows * factor, self._batch_bytes * factor
-            batch = Batch([[] for _ in TABLES])
+            batch = Batch([[] for _ in TABLES], self)
             if self._queued <= limit_rows and self._queued_bytes <= limit_bytes:
                 self._take_all(batch)
                 return batch
@@ -138,62 +144,109 @@ class Buffer:
 
     def settle(self, batch: Batch, reason: LossReason | None = None) -> None:
         """Count a batch as written, or with a reason as dropped."""
-        rows = batch.size
-        size = sum(len(row) for rows_of_table in batch.rows for row in rows_of_table)
         with self._lock:
-            self._in_flight -= rows
-            self._in_flight_bytes -= size
-            self._rows_left += rows
-            self._bytes_left += size
+            self._land(batch)
             if reason is None:
-                self._written += rows
+                self._accounts.written += batch.size
             else:
-                self._count_dropped(reason, rows)
+                self._accounts.lose_all(reason, batch.originals())
+        self._answer(batch, durable=reason is None)
 
-    def drop_queued(self, reason: LossReason) -> int:
-        """Give up everything that is queued; return how many rows that were."""
+    def bury(self, batch: Batch) -> None:
+        """Count a batch of one row as kept among the dead letters."""
         with self._lock:
-            rows = self._queued
-            for queues in self._queues:
-                for queue in queues:
-                    queue.clear()
-            self._rows_left += self._queued
-            self._bytes_left += self._queued_bytes
-            self._queued = self._queued_bytes = 0
-            self._count_dropped(reason, rows)
-            return rows
+            self._land(batch)
+            self._accounts.dead_lettered += 1
+        self._answer(batch, durable=True)
+
+    def give_up(self, batch: Batch) -> int:
+        """Put a batch into the spool; what it does not take is lost, and counted."""
+        with self._lock:
+            self._land(batch)
+            lost = sum(
+                self._spill_or_lose(LossReason.SHUTDOWN, table, row, low_priority=False)
+                for table, rows in enumerate(batch.originals())
+                for row in rows
+            )
+        self._answer(batch, durable=False)
+        return lost
+
+    def give_up_queued(self) -> int:
+        """Do the same with everything that is queued; return how many rows are lost."""
+        lost = 0
+        while (batch := self.take()) is not None:
+            lost += self.give_up(batch)
+        return lost
+
+    def pending(self) -> int:
+        """How many rows are queued."""
+        return self._queued
+
+    def has_room(self) -> bool:
+        """Tell whether one more row, of the largest size, would be taken without losing any."""
+        return self._rows_left > 0 and self._bytes_left >= self._settings.max_row_bytes
+
+    def ask_for_room(self) -> Ticket | None:
+        """Return what to wait on until rows have left the queue; None if there is room."""
+        with self._lock:
+            if self.has_room():
+                return None
+            ticket = Ticket()
+            ticket.expect()
+            self._room_wanted.append(ticket)
+            return ticket
 
     def seconds_until_due(self) -> float | None:
         """How long the next batch may still wait; 0 when it is full or old, None when empty."""
         with self._lock:
             if not self._queued:
                 return None
-            if self._queued >= self._batch_rows or self._queued_bytes >= self._batch_bytes:
+            if self._is_urgent or self._queued >= self._batch_rows:
+                return 0.0
+            if self._queued_bytes >= self._batch_bytes:
                 return 0.0
             return max(0.0, self._oldest_at + self._settings.batch_age_s - time.monotonic())
 
     def snapshot(self) -> Stats:
         """Read all counters at one instant."""
+        accounts = self._accounts
         with self._lock:
             return Stats(
-                submitted=self._submitted,
-                written=self._written,
+                submitted=accounts.submitted,
+                written=accounts.written,
                 queued=self._queued,
                 in_flight=self._in_flight,
-                dropped_by_reason=dict(self._dropped),
+                spooled=accounts.spooled,
+                dead_lettered=accounts.dead_lettered,
+                dropped_by_reason=dict(accounts.dropped),
                 queued_bytes=self._queued_bytes + self._in_flight_bytes,
+                recovered=accounts.recovered,
+                refused=accounts.refused,
             )
 
-    def _make_room(self, row: bytes, *, low_priority: bool) -> list[bytes]:
-        """Evict the oldest unimportant rows for an important one, else refuse the row."""
+    def _make_room(self, table: int, row: bytes, *, low_priority: bool) -> Sequence[bytes]:
+        """Spill the row; else evict the oldest unimportant ones for it, or refuse it."""
         size = len(row)
+        if self._spill is not None and self._spill(table, row, low_priority):
+            self._accounts.spooled += 1
+            return SPILLED
         lost: list[bytes] = []
         if not low_priority and self._settings.on_overflow == "drop_low_priority":
             lost = self._evict(size)
         if self._rows_left <= 0 or self._bytes_left < size:
+            self._accounts.lose(LossReason.OVERFLOW, table, row)
             lost.append(row)
-        self._count_dropped(LossReason.OVERFLOW, len(lost))
         return lost
+
+    def _spill_or_lose(
+        self, reason: LossReason, table: int, row: bytes, *, low_priority: bool
+    ) -> bool:
+        """Return whether the row is lost."""
+        if self._spill is not None and self._spill(table, row, low_priority):
+            self._accounts.spooled += 1
+            return False
+        self._accounts.lose(reason, table, row)
+        return True
 
     def _evict(self, size: int) -> list[bytes]:
         """Take out as many unimportant rows as make room; none, if all of them would not."""
@@ -210,11 +263,13 @@ class Buffer:
             counts.append(count)
         if bytes_left < size:
             return []
-        lost = [
-            low.popleft()
-            for (_, low), count in zip(self._queues, counts, strict=True)
-            for _ in range(count)
-        ]
+        lost = []
+        for table, count in enumerate(counts):
+            low = self._queues[table][True]
+            for _ in range(count):
+                lost.append(victim := low.popleft())
+                self._accounts.lose(LossReason.OVERFLOW, table, victim)
+        self._refuse(lost)
         self._queued -= rows_left - self._rows_left
         self._queued_bytes -= bytes_left - self._bytes_left
         self._rows_left, self._bytes_left = rows_left, bytes_left
@@ -235,6 +290,37 @@ class Buffer:
         # What stays is younger than what went: its clock starts now.
         self._oldest_at = time.monotonic()
 
-    def _count_dropped(self, reason: LossReason, rows: int) -> None:
-        if rows:
-            self._dropped[reason] = self._dropped.get(reason, 0) + rows
+    def _land(self, batch: Batch) -> None:
+        """Make room again for what a batch held."""
+        rows = batch.size
+        size = sum(len(row) for taken in batch.originals() for row in taken)
+        self._in_flight -= rows
+        self._in_flight_bytes -= size
+        self._rows_left += rows
+        self._bytes_left += size
+        wanted, self._room_wanted = self._room_wanted, []
+        for ticket in wanted:
+            ticket.settle(durable=True)
+
+    def _answer(self, batch: Batch, *, durable: bool) -> None:
+        """Tell those who wait for a row of the batch."""
+        if self._tickets:
+            for rows in batch.originals():
+                for row in rows:
+                    ticket = self._tickets.pop(id(row), None)
+                    if ticket is not None:
+                        ticket.settle(durable)
+
+    def _refuse(self, rows: Sequence[bytes]) -> None:
+        """Tell those who wait for rows that left the queue by another way."""
+        if self._tickets:
+            for row in rows:
+                ticket = self._tickets.pop(id(row), None)
+                if ticket is not None:
+                    ticket.settle(durable=False)
+
+
+def backlog_factor(rows: int, batch_rows: int) -> int:
+    """Return how many batches are shipped as one when so many rows wait."""
+    return min(max(1, rows // batch_rows), BACKLOG_FACTOR)
+

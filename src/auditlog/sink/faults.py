@@ -1,16 +1,17 @@
-"""An error of the database → what may be done about it, by its SQLSTATE.
+"""An error of the database → what may be done about it, by its SQLSTATE, and which row is to blame.
 
 Only what can succeed is retried. Codes: PostgreSQL, Appendix A; a class is the first two
 characters. A failure without a code is the network's, or a server's that died mid-sentence.
 """
 
+import re
 from enum import Enum
 
-from psycopg import Error
+from psycopg import DataError, Error
 
 from auditlog.errors import AuditLogError
 from auditlog.remedies import BAD_DSN, identify, remedy_of
-from auditlog.tables import BATCHES
+from auditlog.tables import BATCHES, TABLES
 
 
 class Fault(Enum):
@@ -29,7 +30,20 @@ _CONFIGURATION_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 # 22P04): split down to single rows, all of them would be given up.
 _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
 
+_NOT_NULL = "23502"
 _NO_PARTITION = "23514"
+# Of a tuple that is none, or of a column that has another type: the tuples have to be looked at.
+FORM_CODES = frozenset({"08P01", "22P03", "22P04"})
+_OUR_COLUMNS = frozenset(name for table in TABLES for name in table.column_names)
+
+# `COPY logs, line 322, column message` in the languages of PostgreSQL's own translations: the
+# relation first, which may be a partition; set off from it a number; and perhaps the column.
+# https://github.com/postgres/postgres/tree/master/src/backend/po, "COPY %s, line %llu, column %s"
+_COPY_LINE = re.compile(
+    r"(?:COPY [^\n]+|[^\n]+のCOPY|[^\n]+ 복사)"
+    r"[,、] ?[^\W\d]* ?(\d{1,9})[^,、\d]*(?:[,、][^,、]*)?"
+)
+_COPYING = "auditlog: while copying into "
 
 _LEDGER_REMEDY = (
     "the ledger logstore.batches refuses the batch, as when its sequence was not carried over to"
@@ -38,11 +52,32 @@ _LEDGER_REMEDY = (
 )
 
 
+class RowError(DataError):
+    """What a batch is refused for because of one row, found out on our side."""
+
+    def __init__(self, sqlstate: str, table: int, row: int, words: str) -> None:
+        """Name the row.
+
+        Args:
+            sqlstate: The code that comes nearest.
+            table: Index into `TABLES`.
+            row: Its number within the batch's rows of that table.
+            words: What is wrong; nothing out of the row.
+        """
+        super().__init__(words)
+        self.sqlstate = sqlstate
+        self.place = (table, row)
+
+
 def classify(error: BaseException) -> Fault:
     """Sort an error of a batch or of a connection attempt into its class."""
-    sqlstate = _sqlstate(error)
+    sqlstate = sqlstate_of(error)
+    if isinstance(error, RowError):
+        return Fault.DATA
     if isinstance(error, AuditLogError) or sqlstate == BAD_DSN:
         return Fault.CONFIGURATION
+    if sqlstate == _NOT_NULL and _is_of_our_column(error):
+        return Fault.DATA
     if sqlstate in _SCHEMA_CODES or sqlstate[:2] in _CONFIGURATION_CLASSES:
         return Fault.CONFIGURATION
     if _lacks_partition(error):
@@ -53,11 +88,43 @@ def classify(error: BaseException) -> Fault:
     return Fault.RETRY
 
 
+def sqlstate_of(error: BaseException) -> str:
+    """Return the SQLSTATE of an error, or what its text allows to conclude, or an empty text."""
+    return identify(error).sqlstate if isinstance(error, Error) else ""
+
+
+def note_copying(error: BaseException, table: int) -> None:
+    """Note on an error which table was written: its context may name a partition."""
+    error.add_note(f"{_COPYING}{TABLES[table].qualified_name}")
+
+
+def bad_row(error: BaseException) -> tuple[int, int] | None:
+    """Tell which row an error of a batch is about, if the server said so.
+
+    The context is read and never repeated: it quotes the row where COPY is not binary, and always
+    where a value is JSON. That comes before the line of the COPY, which is the last, being the
+    outermost; and in a binary COPY that line has nothing of the row in it.
+
+    Returns:
+        The index into `TABLES`, and the row's number within the batch's rows of that table, from 0.
+        The number is the server's: it may be beyond the batch.
+    """
+    if isinstance(error, RowError):
+        return error.place
+    table = _table_noted(error)
+    if table is None or not isinstance(error, Error):
+        return None
+    last_line = (error.diag.context or "").rstrip("\n").rpartition("\n")[2]
+    match = _COPY_LINE.fullmatch(last_line)
+    # Binary COPY counts its tuples from 1.
+    return (table, int(match[1]) - 1) if match and int(match[1]) else None
+
+
 def remedy(error: BaseException) -> str:
     """Say what mends an error, in one clause."""
     if isinstance(error, AuditLogError):
         return str(error)
-    sqlstate = _sqlstate(error)
+    sqlstate = sqlstate_of(error)
     if sqlstate[:2] in _DATA_CLASSES and _is_of_ledger(error):
         return _LEDGER_REMEDY
     if _lacks_partition(error):
@@ -71,11 +138,6 @@ def remedy(error: BaseException) -> str:
     return advice
 
 
-def _sqlstate(error: BaseException) -> str:
-    """The error's SQLSTATE, or what its text allows to conclude, or nothing."""
-    return identify(error).sqlstate if isinstance(error, Error) else ""
-
-
 def _lacks_partition(error: BaseException) -> bool:
     """A CHECK that is violated has a name; the bounds of partitions that do not exist have none."""
     return (
@@ -83,6 +145,19 @@ def _lacks_partition(error: BaseException) -> bool:
         and error.sqlstate == _NO_PARTITION
         and error.diag.constraint_name is None
     )
+
+
+def _is_of_our_column(error: BaseException) -> bool:
+    """Others are the operator's: no row that we write has a value for them."""
+    return isinstance(error, Error) and error.diag.column_name in _OUR_COLUMNS
+
+
+def _table_noted(error: BaseException) -> int | None:
+    for note in getattr(error, "__notes__", ()):
+        for index, table in enumerate(TABLES):
+            if note == f"{_COPYING}{table.qualified_name}":
+                return index
+    return None
 
 
 def _is_of_ledger(error: BaseException) -> bool:

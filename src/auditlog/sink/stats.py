@@ -17,6 +17,7 @@ class LossReason(StrEnum):
     UNENCODABLE = "unencodable"
     REJECTED = "rejected"
     SHUTDOWN = "shutdown"
+    DAMAGED = "damaged"
 
 
 class HealthStatus(StrEnum):
@@ -50,6 +51,10 @@ class Stats:
     queued_bytes: int = 0
     batches: int = 0
     retries: int = 0
+    recovered: int = 0
+    """Rows that another process left in the spool, and this one has brought home."""
+    refused: int = 0
+    """Requests refused because their rows could not be committed in time."""
 
     @property
     def pending(self) -> int:

@@ -1,4 +1,4 @@
-"""The loop that empties the buffer into the database: one task, one batch under way.
+"""The loop that empties the sources into the database: one task, one batch under way.
 
 Batches leave when they are full or old, are retried with full jitter until they are committed,
 and are split when one of their rows is refused, so that it goes alone. A batch under way belongs
@@ -9,17 +9,23 @@ the same identity.
 import asyncio
 import logging
 import random
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import Settings
-from auditlog.sink.buffer import Batch, Buffer
+from auditlog.sink.batch import Batch, Source
 from auditlog.sink.faults import Fault, classify, remedy
+from auditlog.sink.isolation import Fate, Isolation
+from auditlog.sink.own import OwnRows
 from auditlog.sink.stats import Health, HealthStatus, LossReason
 
 # While draining, a back-off longer than this would outlast the time that is left.
 DRAIN_BACK_OFF_S = 1.0
+# A timer may ring a little early, by the resolution of its clock.
+EARLY_S = 0.001
 
 
 class Target(Protocol):
@@ -36,18 +42,39 @@ class Target(Protocol):
 
 
 class Writer:
-    """Ships what the buffer holds. All methods but `wake` belong to the writer's event loop."""
+    """Ships what the sources hold. All methods but `wake` belong to the writer's event loop."""
 
     def __init__(
-        self, settings: Settings, buffer: Buffer, target: Target, reporter: Reporter
+        self,
+        settings: Settings,
+        sources: Sequence[Source],
+        target: Target,
+        isolation: Isolation,
+        reporter: Reporter,
+        own: OwnRows | None = None,
     ) -> None:
+        """Make a writer that is not running.
+
+        Args:
+            settings: Times.
+            sources: What to ship; each has its turn.
+            target: Where to ship it.
+            isolation: What to do with refused rows.
+            reporter: For what goes wrong.
+            own: What the log says of itself, before and after everything else.
+        """
         self.health = Health()
         self.batches = 0
         self.retries = 0
+        self.committed_at = 0.0
+        """When a batch was last committed, by the monotonic clock."""
         self._settings = settings
-        self._buffer = buffer
+        self._sources = sources
         self._target = target
+        self._isolation = isolation
         self._reporter = reporter
+        self._own = own
+        self._all = sources if own is None else [own, *sources]
         self._under_way: list[Batch] = []
         self._flushes: list[asyncio.Future[bool]] = []
         self._stopping = False
@@ -80,6 +107,7 @@ class Writer:
                 await self._ship_next()
                 if last:
                     break
+            await self._ship_end()
         finally:
             if self._task is task:
                 self._loop = self._task = None
@@ -102,13 +130,9 @@ class Writer:
         return self._target.hang_up()
 
     def abandon(self) -> int:
-        """Count everything that is still here as lost; return how many rows that were."""
-        rows = self._buffer.drop_queued(LossReason.SHUTDOWN)
-        for batch in self._under_way:
-            rows += batch.size
-            self._buffer.settle(batch, LossReason.SHUTDOWN)
-        self._under_way.clear()
-        return rows
+        """Give back everything that is under way; return how many rows are lost by that."""
+        batches, self._under_way = self._under_way, []
+        return sum(batch.source.give_up(batch) for batch in batches)
 
     async def flush(self) -> bool:
         """Wait until every row that was queued at the call is settled; False if `run` ended first.
@@ -142,12 +166,14 @@ class Writer:
         """Wait for a batch that is full, old or asked for; False when stopping and empty."""
         while not self._is_superseded():
             self._due.clear()
-            seconds = self._buffer.seconds_until_due()
-            if seconds is None:
+            seconds = self._seconds_until_due()
+            if self._is_empty():
                 self._release_flushes(self._flushes, settled=True)
                 if self._stopping:
                     return False
-            elif seconds == 0.0 or self._flushes or self._stopping:
+            elif self._flushes or self._stopping:
+                return True
+            if seconds is not None and seconds <= EARLY_S:
                 return True
             # Not wait_for: that of Python 3.11 swallows a cancellation when it is due as well.
             try:
@@ -158,17 +184,45 @@ class Writer:
         return False
 
     async def _ship_next(self) -> None:
+        """Ship what is due; or all that is there, if somebody waits for it."""
         waiting: list[asyncio.Future[bool]] = []
         if not self._under_way:
-            # Whoever asked by now waits for all that is queued now, and for nothing after that.
+            # Whoever asked by now waits for all that is there now, and for nothing after that.
             waiting = list(self._flushes)
-            while batch := self._buffer.take():
-                self._under_way.insert(0, batch)
-                if not waiting and not self._stopping:
-                    break
+            everything = bool(waiting) or self._stopping
+            if self._own is not None and any(source.pending() for source in self._sources):
+                self._own.begin()
+            for source in self._all:
+                if everything:
+                    await self._ship_all(source)
+                elif _is_due(source) and (batch := source.take()):
+                    self._under_way.append(batch)
+                    await self._ship_under_way()
+        await self._ship_under_way()
+        self._release_flushes(waiting, settled=True)
+
+    async def _ship_all(self, source: Source) -> None:
+        """Ship what the source holds at this moment."""
+        left = source.pending()
+        while left > 0 and (batch := source.take()):
+            self._under_way.insert(0, batch)
+            if source.in_order:
+                left -= batch.size
+                await self._ship_under_way()
+            else:
+                # Taken at once: rows that come meanwhile may overtake those that are there.
+                left = source.pending()
+        await self._ship_under_way()
+
+    async def _ship_under_way(self) -> None:
         while self._under_way:
             await self._ship(self._under_way[-1])
-        self._release_flushes(waiting, settled=True)
+
+    async def _ship_end(self) -> None:
+        """Say, when everything is shipped, that this was the end."""
+        if self._own is not None and not self._is_superseded():
+            self._own.end()
+            await self._ship_all(self._own)
 
     async def _ship(self, batch: Batch) -> None:
         """Write one batch, whatever it takes; it leaves `_under_way` when that is decided."""
@@ -180,17 +234,18 @@ class Writer:
             if self._is_superseded():
                 raise asyncio.CancelledError
             if error is None:
-                self._under_way.remove(batch)
-                self._buffer.settle(batch)
-                self.batches += 1
-                self.health = Health()
+                self._note_commit(batch)
                 return
-            fault = classify(error)
-            if fault is Fault.DATA:
-                self._isolate(batch, error)
-                return
+            if classify(error) is Fault.DATA:
+                if batch.size > 1:
+                    self._under_way.remove(batch)
+                    self._under_way.extend(reversed(self._isolation.split(batch, error)))
+                    return
+                error = await self._keep(batch, error)
+                if error is None:
+                    return
             attempt += 1
-            await self._back_off(fault, error, attempt)
+            await self._back_off(classify(error), error, attempt)
 
     async def _try(self, batch: Batch) -> Exception | None:
         try:
@@ -199,18 +254,29 @@ class Writer:
             return error
         return None
 
-    def _isolate(self, batch: Batch, error: Exception) -> None:
-        """Split a refused batch; a row that is refused alone is given up, and counted."""
+    def _note_commit(self, batch: Batch) -> None:
         self._under_way.remove(batch)
-        if batch.size > 1:
-            self._under_way.extend(reversed(batch.halves()))
-            return
-        self._buffer.settle(batch, LossReason.REJECTED)
-        self._reporter.report(
-            "auditlog.row_rejected",
-            f"the database refused a row: {describe(error)}",
-            level=logging.ERROR,
-        )
+        batch.source.settle(batch)
+        self.batches += 1
+        self.committed_at = time.monotonic()
+        self.health = Health()
+
+    async def _keep(self, batch: Batch, error: Exception) -> Exception | None:
+        """Find a place for a refused row; return what stands in the way of that for now."""
+        try:
+            fate = await self._isolation.keep(batch, error)
+        except Exception as failure:  # noqa: BLE001  # the writer survives whatever it meets
+            return failure
+        if self._is_superseded():
+            raise asyncio.CancelledError
+        if fate is Fate.AGAIN:
+            return None
+        self._under_way.remove(batch)
+        if fate is Fate.BURIED:
+            batch.source.bury(batch)
+        else:
+            batch.source.settle(batch, LossReason.REJECTED)
+        return None
 
     async def _back_off(self, fault: Fault, error: Exception, attempt: int) -> None:
         self.retries += 1
@@ -219,7 +285,7 @@ class Writer:
         self.health = Health(status, describe(error), remedy(error))
         self._reporter.report(
             "auditlog.write_failed",
-            f"{describe(error)}; rows wait in memory, the batch is retried: {remedy(error)}",
+            f"{describe(error)}; rows wait, the batch is retried: {remedy(error)}",
             level=logging.ERROR if failed else logging.WARNING,
         )
         # Full jitter: a restarted database is not met by all its writers at once.
@@ -238,7 +304,11 @@ class Writer:
         return self._task is not asyncio.current_task()
 
     def _is_empty(self) -> bool:
-        return not self._under_way and self._buffer.seconds_until_due() is None
+        return not self._under_way and not any(source.pending() for source in self._all)
+
+    def _seconds_until_due(self) -> float | None:
+        waits = [source.seconds_until_due() for source in self._all]
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def _release_flushes(self, waiting: list[asyncio.Future[bool]], *, settled: bool) -> None:
         for future in list(waiting):
@@ -246,3 +316,8 @@ class Writer:
             if not future.done() and not future.get_loop().is_closed():
                 future.set_result(settled)
         self._flushes = [future for future in self._flushes if not future.done()]
+
+
+def _is_due(source: Source) -> bool:
+    seconds = source.seconds_until_due()
+    return seconds is not None and seconds <= EARLY_S

@@ -128,6 +128,18 @@ class Policy:
         """Return the first rule that may match and asks for a row when the request begins."""
         return _first_to_ask(self._for_received, protocol, method, path)
 
+    def at_beginning(self, protocol: int, method: str, path: str) -> tuple[Level, Rule | None]:
+        """Return the level that is probable when a request begins, and the rule that says so.
+
+        Level NONE exempts it from `durability="commit"`: such are health checks, which must be
+        answered while the trail is not to be had. If they fail, they still have their row.
+        """
+        for verdict in self._verdicts:
+            if verdict.matcher.may_match(protocol, method, path):
+                rule = verdict.matcher.rule
+                return rule.level, rule
+        return self.default, None
+
     def decide(  # noqa: PLR0917  # keywords would cost the hot path 0.1 µs
         self,
         protocol: int,

@@ -1,0 +1,119 @@
+"""One bad row among good ones: it goes alone, and is kept in the fullest form that can be kept.
+
+The server names the row, so a batch is split there: what stands before it is good, and each row is
+sent at most twice. A row that is refused alone is stored in its smallest form, else as a dead
+letter, in the database or in a file; only what none of these take is lost, and counted.
+"""
+
+import logging
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+from auditlog.reporting import Reporter, describe
+from auditlog.sink.batch import Batch, new_id
+from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile, letter_of
+from auditlog.sink import faults
+from auditlog.sink.faults import Fault, classify
+from auditlog.sink.reduced import reduced
+
+_DUPLICATE = "23505"
+
+
+class Morgue(Protocol):
+    """Where dead letters are kept."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Commit letters, each once, or raise."""
+
+
+class Fate(Enum):
+    """What became of a row that was refused alone."""
+
+    AGAIN = "to be written once more, as it is in the batch"
+    BURIED = "kept among the dead letters"
+    LOST = "nothing would take it"
+
+
+class Isolation:
+    """Splits refused batches, and finds a place for refused rows."""
+
+    def __init__(
+        self, morgue: Morgue, file: DeadLetterFile | None, writer: str, reporter: Reporter
+    ) -> None:
+        self._morgue = morgue
+        self._file = file
+        self._writer = writer
+        self._reporter = reporter
+
+    def split(self, batch: Batch, error: Exception) -> list[Batch]:
+        """Return the parts of a batch of several rows, in order; the bad row alone, if it is known."""
+        at = _position(batch, error)
+        if at is None:
+            return batch.parts(batch.size // 2)
+        parts = batch.parts(at)
+        return [*parts[:-1], *parts[-1].parts(1)]
+
+    async def keep(self, batch: Batch, error: Exception) -> Fate:
+        """Find a place for the only row of a batch.
+
+        Raises:
+            Exception: the database cannot be asked for the moment; the batch is as it was.
+        """
+        table = next(index for index, rows in enumerate(batch.rows) if rows)
+        row = batch.rows[table][0]
+        if _sqlstate(error) == _DUPLICATE:
+            if not batch.replay:
+                # Is it stored already, or has another record its identity? A replay tells.
+                batch.replay, batch.batch_id = True, new_id()
+                return Fate.AGAIN
+        elif batch.refused is None and (smallest := reduced(table, row, _sqlstate(error))) != row:
+            batch.become(table, smallest)
+            self._tell("stored without what it refuses", error, logging.WARNING)
+            return Fate.AGAIN
+        return await self._bury(table, batch.refused or row, error)
+
+    async def _bury(self, table: int, row: bytes, error: Exception) -> Fate:
+        letter = letter_of(table, row, _sqlstate(error), describe(error), self._writer)
+        try:
+            await self._morgue.bury([letter])
+        except Exception as failure:
+            if classify(failure) is Fault.RETRY:
+                raise
+            return self._file_away(letter, error)
+        self._tell("kept in logstore.dead_letters: see `auditlog dead-letters`", error)
+        return Fate.BURIED
+
+    def _file_away(self, letter: DeadLetter, error: Exception) -> Fate:
+        try:
+            if self._file is not None:
+                self._file.append(letter)
+                self._tell("kept in the file of dead letters in spool_dir", error)
+                return Fate.BURIED
+        except OSError as failure:
+            self._reporter.report(
+                "auditlog.dead_letter_failed", f"a dead letter found no place: {describe(failure)}"
+            )
+        self._tell("lost: there is no logstore.dead_letters, and no spool_dir takes it", error)
+        return Fate.LOST
+
+    def _tell(self, fate: str, error: Exception, level: int = logging.ERROR) -> None:
+        self._reporter.report(
+            "auditlog.row_rejected", f"the database refused a row, {describe(error)}; it is {fate}",
+            level=level,
+        )
+
+
+def _position(batch: Batch, error: Exception) -> int | None:
+    """Return the bad row's number, counted through all tables; None if it is not known."""
+    place = getattr(faults, 'bad_row', lambda _: None)(error)
+    if place is None:
+        return None
+    table, row = place
+    if not 0 <= row < len(batch.rows[table]):
+        return None
+    return sum(len(rows) for rows in batch.rows[:table]) + row
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(error, "sqlstate", None) or ""

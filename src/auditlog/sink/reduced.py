@@ -1,0 +1,3 @@
+"""Stand-in until the real one lands."""
+def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
+    return row

@@ -1,0 +1,124 @@
+"""One segment file: made, opened, acknowledged, removed. What is in it, `frames.py` reads."""
+
+import os
+import re
+import stat
+from contextlib import suppress
+
+from auditlog.sink.spool.columns import Conversions, conversions
+from auditlog.sink.spool.layout import (
+    BLOCK,
+    MAX_BLOCKS,
+    SLOT_AT,
+    Header,
+    UnreadableError,
+    pack_slot,
+    read_header,
+    read_slot,
+)
+
+SEGMENT_NAME = re.compile(r"[0-9]{10}\.segment", re.ASCII)
+_HEADER_BYTES = 2 * MAX_BLOCKS * BLOCK
+# A FIFO in a segment's place must not hold anybody up.
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Segment:
+    """A segment of a lane, for one reader at a time; opened when it is needed."""
+
+    __slots__ = ("conversions", "descriptor", "end", "header", "next_number", "number", "path")
+
+    def __init__(self, path: str, *, end: int | None = None) -> None:
+        """Name a segment.
+
+        Args:
+            path: Of the file.
+            end: How many bytes of it count; None while its owner appends to it.
+        """
+        self.path = path
+        self.number = int(os.path.basename(path).partition(".")[0])
+        self.end = end
+        self.next_number: int | None = None
+        """The number of the record behind the last one, where that is known."""
+        self.descriptor = -1
+        self.header: Header
+        self.conversions: Conversions
+
+    def open(self, *, writable: bool = True) -> None:
+        """Open the file and read its header, unless that is done.
+
+        Raises:
+            OSError: it cannot be opened; `FileNotFoundError` when it is gone.
+            UnreadableError: it is no segment, or its header is damaged.
+            NewerError: a newer version wrote it.
+        """
+        if self.descriptor >= 0:
+            return
+        descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | _SAFELY)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnreadableError
+            self.header = read_header(os.pread(descriptor, _HEADER_BYTES, 0))
+            self.conversions = conversions(self.header.tables)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.descriptor = descriptor
+
+    def acknowledged(self) -> tuple[int, int]:
+        """Return offset and record number from which on nothing is acknowledged."""
+        return read_slot(os.pread(self.descriptor, BLOCK, 0), self.header)
+
+    def acknowledge(self, offset: int, number: int) -> None:
+        """Write down that everything before a position is settled.
+
+        Raises:
+            OSError: that cannot be written; what is acknowledged stays as it was.
+        """
+        os.pwrite(self.descriptor, pack_slot(offset, number, self.header.seed), SLOT_AT)
+
+    def size(self) -> int:
+        """Return the bytes that the file takes; 0 when it is gone."""
+        try:
+            return os.lstat(self.path).st_size
+        except OSError:
+            return 0
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def remove(self) -> int:
+        """Delete the file, and return how many bytes that frees.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        size = self.size()
+        self.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
+        return size
+
+
+def segment_path(lane: str, number: int) -> str:
+    """Return where the segment of that number of a lane is."""
+    return os.path.join(lane, f"{number:010}.segment")
+
+
+def segments_of(lane: str) -> list[Segment]:
+    """Return a lane's segments in order; whatever else is in its folder is not looked at.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(lane) as entries:
+        sizes = {
+            entry.path: entry.stat(follow_symlinks=False).st_size
+            for entry in entries
+            if SEGMENT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        }
+    return [Segment(path, end=sizes[path]) for path in sorted(sizes)]

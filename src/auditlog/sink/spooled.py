@@ -1,0 +1,202 @@
+"""What the writer ships from the spool: this process's own records, and those of dead ones.
+
+Both are sources as the buffer is. A record in the spool is durable already; its rows are counted as
+`spooled` until they are committed. What an earlier process left was counted there: here it is
+`recovered`, and goes out as a replay, for some of it may have been committed.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from auditlog.settings import Settings
+from auditlog.sink.accounts import Accounts
+from auditlog.sink.batch import Batch
+from auditlog.sink.buffer import SPILLED, Buffer, backlog_factor
+from auditlog.sink.spool.spool import Spool
+from auditlog.sink.spool.taken import Lost, Taken
+from auditlog.sink.stats import LossReason
+from auditlog.ticket import Ticket
+
+ADOPT_EVERY_S = 10.0
+"""How often the writer looks for what dead processes have left."""
+
+
+@dataclass(slots=True)
+class _Share:
+    """What was taken from the spool at once, however many batches it becomes."""
+
+    taken: Taken
+    settled: int = 0
+
+
+class Spooled:
+    """The records of this process, in its lane of the spool."""
+
+    in_order = True
+
+    def __init__(
+        self, settings: Settings, accounts: Accounts, spool: Spool, on_due: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._accounts = accounts
+        self._spool = spool
+        self._on_due = on_due
+        self._untold = 0
+        # After a `give_up`: how many rows come again, and how many of these are counted already.
+        self._again = 0
+        self._counted = 0
+
+    def putter(
+        self, buffer: Buffer
+    ) -> Callable[[int, bytes, bool, Ticket | None], Sequence[bytes]]:
+        """Return a `put` like the buffer's, which uses that one only where the spool fails."""
+        accounts, append, on_due = self._accounts, self._spool.append, self._on_due
+        batch_rows = self._settings.batch_rows
+
+        def put(
+            table: int, row: bytes, low_priority: bool, ticket: Ticket | None = None
+        ) -> Sequence[bytes]:
+            on_durable = None
+            if ticket is not None:
+                ticket.expect()
+                on_durable = ticket.settle
+            with accounts.lock:
+                is_kept = append(table, row, low_priority is True, on_durable)
+                if is_kept:
+                    accounts.submitted += 1
+                    accounts.spooled += 1
+                    self._untold = untold = self._untold + 1
+            if is_kept:
+                if untold in {1, batch_rows}:
+                    on_due()
+                return SPILLED
+            if ticket is not None:
+                ticket.settle(durable=False)
+            return buffer.put(table, row, low_priority)
+
+        return put
+
+    def spill(self, table: int, row: bytes, low_priority: bool) -> bool:
+        """Take what finds no room in the queue, whose writer is at work as it is."""
+        return self._spool.append(table, row, low_priority)
+
+    def seconds_until_due(self) -> float | None:
+        """How long the next batch may still wait; 0 when it is full or old, None when empty."""
+        oldest_at = self._spool.oldest_at
+        if oldest_at is None:
+            return None
+        if self._spool.waiting_rows >= self._settings.batch_rows:
+            return 0.0
+        return max(0.0, oldest_at + self._settings.batch_age_s - time.monotonic())
+
+    def pending(self) -> int:
+        """How many rows could be taken."""
+        return self._spool.waiting_rows
+
+    def take(self) -> Batch | None:
+        """Hand out the next rows, in the order in which they came."""
+        self._untold = 0
+        rows = self._settings.batch_rows
+        factor = backlog_factor(self._spool.waiting_rows, rows)
+        taken = self._spool.take(rows * factor, self._settings.batch_bytes * factor)
+        note_damage(self._accounts, self._spool.lost())
+        if taken is None:
+            return None
+        is_replay = self._again > 0
+        self._again = max(0, self._again - taken.size)
+        return Batch(taken.rows, self, replay=is_replay, taken=_Share(taken))
+
+    def settle(self, batch: Batch, reason: LossReason | None = None) -> None:
+        """Count a batch, or a part of one, as written, or as lost for a reason."""
+        with self._accounts.lock:
+            fresh = self._decide(batch)
+            if reason is None:
+                self._accounts.written += fresh
+            elif fresh:
+                self._accounts.lose_all(reason, batch.originals())
+
+    def bury(self, batch: Batch) -> None:
+        """Count a batch of one row as kept among the dead letters."""
+        with self._accounts.lock:
+            self._accounts.dead_lettered += self._decide(batch)
+
+    def give_up(self, batch: Batch) -> int:
+        """Leave it in the spool; it comes again whole, as some of it may be committed."""
+        share: _Share = batch.taken
+        before = self._spool.waiting_rows
+        self._spool.put_back()
+        with self._accounts.lock:
+            self._again += self._spool.waiting_rows - before
+            self._counted += share.settled
+            share.settled = 0
+        return 0
+
+    def _decide(self, batch: Batch) -> int:
+        """Let rows go from the spool; return how many of them were not counted before."""
+        rows = batch.size
+        batch.taken.settled += rows
+        self._spool.settle(batch.taken.taken, rows)
+        fresh = max(0, rows - self._counted)
+        self._counted -= rows - fresh
+        self._accounts.spooled -= fresh
+        return fresh
+
+
+class Recovered:
+    """The records that dead processes have left in the spool."""
+
+    in_order = True
+
+    def __init__(self, settings: Settings, accounts: Accounts, spool: Spool) -> None:
+        self._settings = settings
+        self._accounts = accounts
+        self._spool = spool
+        self._looks_at = 0.0
+        self._is_waiting = False
+
+    def seconds_until_due(self) -> float | None:
+        """0 while there is something to recover; else how long until it is looked for again."""
+        if self._is_waiting:
+            return 0.0
+        return max(0.0, self._looks_at - time.monotonic())
+
+    def pending(self) -> int:
+        """Say none: nobody who waits for his own records waits for these."""
+        return 0
+
+    def take(self) -> Batch | None:
+        """Hand out the next rows of the oldest lane whose owner is dead."""
+        if not self._is_waiting and time.monotonic() >= self._looks_at:
+            self._looks_at = time.monotonic() + ADOPT_EVERY_S
+            self._spool.adopt()
+        taken = self._spool.take_recovered(self._settings.batch_rows, self._settings.batch_bytes)
+        note_damage(self._accounts, self._spool.lost())
+        self._is_waiting = taken is not None
+        return None if taken is None else Batch(taken.rows, self, replay=True, taken=taken)
+
+    def settle(self, batch: Batch, reason: LossReason | None = None) -> None:
+        """Count a batch, or a part of one, as recovered, or as lost for a reason."""
+        with self._accounts.lock:
+            if reason is None:
+                self._accounts.recovered += batch.size
+            else:
+                self._accounts.lose_all(reason, batch.originals(), is_own=False)
+        self._spool.settle(batch.taken, batch.size)
+
+    def bury(self, batch: Batch) -> None:
+        """Let a row go that is kept among the dead letters."""
+        self._spool.settle(batch.taken, batch.size)
+
+    def give_up(self, _batch: Batch) -> int:
+        """Leave it in the spool."""
+        self._is_waiting = False
+        self._spool.put_back()
+        return 0
+
+
+def note_damage(accounts: Accounts, losses: Sequence[Lost]) -> None:
+    """Count what the spool could not read any more."""
+    for lost in losses:
+        with accounts.lock:
+            accounts.lose_unread(lost.count, lost.first_us, lost.last_us, is_own=lost.own)

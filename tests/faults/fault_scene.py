@@ -1,0 +1,188 @@
+"""One trial: a database, a proxy, a service, traffic, a fault in the midst of it, and the verdict."""
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fault_client import Client
+from fault_journal import Request, read_journal
+from fault_judge import COMMIT, MEMORY, SPOOL, Verdict, judge
+from fault_postgres import Database, Postgres
+from fault_process import Service
+from fault_proxy import StageProxy
+from fault_trail import read_trail
+
+MODES = (MEMORY, SPOOL, COMMIT)
+SLOWEST_S = 20.0
+"""No answer takes longer, whatever is the matter: sanity, and no measure."""
+SETTINGS = {
+    "batch_age_s": 0.05,
+    "retry_min_s": 0.01,
+    "retry_max_s": 0.2,
+    "connect_timeout_s": 2,
+    "statement_timeout_s": 2,
+    "commit_timeout_s": 1,
+    "drain_timeout_s": 20,
+}
+
+
+@dataclass
+class Scene:
+    """What a fault works on."""
+
+    mode: str
+    seed: int
+    random: random.Random
+    folder: Path
+    postgres: Postgres
+    database: Database
+    proxy: StageProxy
+    service: Service
+    client: Client
+    known_gaps: tuple[str, ...] = ()
+
+    @property
+    def spool(self) -> Path:
+        """The folder of the service's spool."""
+        return self.folder / "spool"
+
+    def flow(self, answers: int = 20) -> None:
+        """See requests answered, whatever the fault of the moment."""
+        self.client.flow(answers)
+
+
+Fault = Callable[[Scene], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a trial."""
+
+    fault: str
+    mode: str
+    seed: int
+    verdict: Verdict
+    seconds: float
+    slowest_s: float
+    said: str
+    """The end of what the service wrote."""
+
+    def check(self) -> None:
+        """Fail unless every record is accounted for, once, and requests were answered."""
+        name = f"{self.fault}, {self.mode}, seed {self.seed}"
+        assert self.verdict.acknowledged > 0, f"{name}: nothing was acknowledged\n{self.said}"
+        assert self.verdict.good, f"{name}: {self.verdict}\n{self.said}"
+        assert self.slowest_s < SLOWEST_S, f"{name}: an answer took {self.slowest_s:.1f} s"
+
+
+@contextmanager
+def staged(
+    postgres: Postgres,
+    mode: str,
+    seed: int,
+    *,
+    kind: str = "asgi",
+    options: str = "",
+    clock: bool = False,
+    rate: float = 300,
+    user: Callable[[int], str | None] = lambda _: None,
+    **settings: Any,
+) -> Iterator[Scene]:
+    """Set a scene, in which requests flow already.
+
+    Args:
+        postgres: Where its database is made.
+        mode: The durability.
+        seed: Of everything that is left to chance.
+        kind: Of the service.
+        options: More for the service's command line.
+        clock: Can the service's clock be shifted, by the file `clock` in its folder?
+        rate: Requests a second.
+        user: Gives the user of a request by its number.
+        settings: Of the log; None leaves one out.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="al-fault-", ignore_cleanup_errors=True) as name,
+        postgres.database() as database,
+        StageProxy(database.service_dsn) as proxy,
+    ):
+        folder = Path(name)
+        environment = _environment(mode, proxy.dsn, folder, settings)
+        shift = str(folder / "clock") if clock else ""
+        with Service(kind, folder, environment, options, shift) as service:
+            journal = folder / "journal"
+            run = f"s{seed}"
+            client_kind = kind if kind.startswith("grpc") else "asgi"
+            with Client(
+                service.port, journal, run, kind=client_kind, rate=rate, seed=seed, user=user
+            ) as client:
+                client.flow(10)
+                chance = random.Random(seed)  # noqa: S311  # a scenario, not a secret
+                yield Scene(
+                    mode, seed, chance, folder, postgres, database, proxy, service, client
+                )
+
+
+def conclude(scene: Scene) -> Verdict:
+    """End the traffic, let everything be shipped that can be, and judge."""
+    scene.client.flow(20)
+    scene.client.stop()
+    scene.service.stop()
+    ship_the_rest(scene)
+    return verdict_of(scene)
+
+
+def verdict_of(scene: Scene) -> Verdict:
+    """Judge what is in the database."""
+    return judge(
+        requests_of(scene),
+        read_trail(scene.database.dsn, f"s{scene.seed}"),
+        scene.mode,
+        kills=scene.service.kills,
+        known_gaps=scene.known_gaps,
+    )
+
+
+def requests_of(scene: Scene) -> dict[str, Request]:
+    """Read the client's journal."""
+    return read_journal(scene.client.journal.path)
+
+
+def ship_the_rest(scene: Scene) -> None:
+    """Let a fresh service on the same spool write what the last one has left there."""
+    if not any(scene.spool.rglob("*.segment")):
+        return
+    scene.service.start()
+    scene.service.stop()
+
+
+def tried(
+    name: str, fault: Fault, postgres: Postgres, mode: str, seed: int, **options: Any
+) -> Result:
+    """Set a scene, do the fault in it, and judge."""
+    started = time.monotonic()
+    with staged(postgres, mode, seed, **options) as scene:
+        fault(scene)
+        verdict = conclude(scene)
+        slowest = max((each.latency_s for each in requests_of(scene).values()), default=0.0)
+        said = scene.service.said()
+    return Result(name, mode, seed, verdict, time.monotonic() - started, slowest, said)
+
+
+def _environment(
+    mode: str, dsn: str, folder: Path, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    known: dict[str, Any] = {"dsn": dsn, "durability": mode, **SETTINGS}
+    if mode == SPOOL:
+        known["spool_dir"] = folder / "spool"
+    values = known | settings
+    return {
+        f"AUDITLOG_{name.upper()}": str(value)
+        for name, value in values.items()
+        if value is not None
+    }

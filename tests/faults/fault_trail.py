@@ -1,0 +1,92 @@
+"""What the database holds in the end: rows by request and stage, gaps, dead letters.
+
+Read with plain SQL, and with none of the code under test.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import psycopg
+
+_ROWS = """
+    SELECT coalesce(metadata ->> 'audit.request_id', metadata ->> 'fault_id',
+                    substring(request_url FROM '/r/([^?]+)')),
+           metadata ->> 'audit.stage', event_type, log_id
+    FROM logstore.logs
+    WHERE event_type IS NULL OR event_type NOT IN ('audit.start', 'audit.stop', 'audit.gap')
+"""
+_GAPS = """
+    SELECT log_id, metadata ->> 'audit.gap.reason', (metadata ->> 'audit.gap.count')::int
+    FROM logstore.logs WHERE event_type = 'audit.gap'
+"""
+_LIVES = """
+    SELECT event_type, count(*) FROM logstore.logs
+    WHERE event_type IN ('audit.start', 'audit.stop') GROUP BY 1
+"""
+_HAS_DEAD_LETTERS = "SELECT to_regclass('logstore.dead_letters') IS NOT NULL"
+_DEAD_LETTERS = "SELECT row FROM logstore.dead_letters"
+
+
+class Row(NamedTuple):
+    """A row of a request."""
+
+    identity: str
+    stage: str | None
+    """`received`, `complete`, `late`; None where a request has one row."""
+
+
+class Gap(NamedTuple):
+    """A loss that the trail tells of."""
+
+    log_id: str
+    reason: str
+    count: int
+
+
+@dataclass
+class Trail:
+    """Everything that is accounted for."""
+
+    rows: list[Row] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    """The requests whose rows are dead letters."""
+    starts: int = 0
+    stops: int = 0
+
+    def gaps_since(self, known: Iterable[str]) -> list[Gap]:
+        """Return the gaps that are not among those known before."""
+        before = set(known)
+        return [gap for gap in self.gaps if gap.log_id not in before]
+
+
+def read_trail(dsn: str, run: str) -> Trail:
+    """Read what is there of a run, and all gaps and dead letters."""
+    with psycopg.connect(dsn) as conn:
+        lives = dict(conn.execute(_LIVES.encode()).fetchall())
+        return Trail(
+            rows=[
+                Row(identity, stage)
+                for identity, stage, *_ in conn.execute(_ROWS.encode())
+                if identity is not None and identity.startswith(f"{run}-")
+            ],
+            gaps=[Gap(*row) for row in conn.execute(_GAPS.encode())],
+            dead=_dead_letters(conn, run),
+            starts=lives.get("audit.start", 0),
+            stops=lives.get("audit.stop", 0),
+        )
+
+
+def _dead_letters(conn: psycopg.Connection[Any], run: str) -> list[str]:
+    if conn.execute(_HAS_DEAD_LETTERS.encode()).fetchone() == (False,):
+        return []
+    rows = conn.execute(_DEAD_LETTERS.encode())
+    return [identity for (row,) in rows if (identity := identity_of(bytes(row), run))]
+
+
+def identity_of(row: bytes, run: str) -> str:
+    """Find the id of a run's request in the bytes of its row; an empty text if it is not there."""
+    found = re.search(rb"%s-\d+" % re.escape(run.encode()), row)
+    return found[0].decode() if found else ""
