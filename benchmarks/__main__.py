@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--quick] [--write]`: run, print the tables, keep them.
+"""`python -m benchmarks [NAME ...] [--quick] [--outage SECONDS] [--write]`: run, print, keep.
 
 The exit code says whether the benchmarks ran, never whether an aim was met: machines are noisy.
 """
@@ -8,9 +8,22 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import capture, events, index_cost, memory, report, serving, sink
+from benchmarks import (
+    capture,
+    durability_commit,
+    durability_outage,
+    durability_replay,
+    durability_submit,
+    events,
+    index_cost,
+    memory,
+    report,
+    serving,
+    sink,
+)
 from benchmarks.database import Server, running_server
 from benchmarks.report import Aim, Row, Table
 from benchmarks.rpc import inprocess, served
@@ -36,6 +49,19 @@ class _Servers:
         return self._server
 
 
+@dataclass(frozen=True)
+class _Options:
+    """What the command line says of the sizes."""
+
+    quick: bool
+    outage_s: float | None
+
+    def outage(self) -> durability_outage.Sizes:
+        """Return what is measured of an outage."""
+        sizes = durability_outage.QUICK if self.quick else durability_outage.FULL
+        return sizes if self.outage_s is None else replace(sizes, outage=self.outage_s)
+
+
 def index_cost_table(server: Server, rows: int) -> Table:
     """Run `index_cost` on a database of its own, and put what it returns into a table."""
     with server.database() as dsn:
@@ -52,21 +78,33 @@ def index_cost_table(server: Server, rows: int) -> Table:
     return Table("index_cost: what the server pays for a row", columns, table, (f"{rows:,} rows.",))
 
 
-BENCHMARKS: dict[str, Callable[[_Servers, bool], list[Table]]] = {
-    "capture": lambda _, quick: capture.run(capture.QUICK if quick else capture.FULL),
-    "sink": lambda servers, quick: sink.run(sink.QUICK if quick else sink.FULL, servers.get()),
-    "uvicorn": lambda servers, quick: serving.run(
-        serving.QUICK if quick else serving.FULL, servers.get()
+BENCHMARKS: dict[str, Callable[[_Servers, _Options], list[Table]]] = {
+    "capture": lambda _, options: capture.run(capture.QUICK if options.quick else capture.FULL),
+    "sink": lambda servers, options: sink.run(
+        sink.QUICK if options.quick else sink.FULL, servers.get()
     ),
-    "grpc": lambda servers, quick: [
-        *served.run(served.QUICK if quick else served.FULL, servers.get()),
-        *inprocess.run(inprocess.QUICK if quick else inprocess.FULL),
+    "uvicorn": lambda servers, options: serving.run(
+        serving.QUICK if options.quick else serving.FULL, servers.get()
+    ),
+    "grpc": lambda servers, options: [
+        *served.run(served.QUICK if options.quick else served.FULL, servers.get()),
+        *inprocess.run(inprocess.QUICK if options.quick else inprocess.FULL),
     ],
-    "events": lambda _, quick: events.run(events.QUICK if quick else events.FULL),
-    "memory": lambda _, quick: memory.run(memory.QUICK if quick else memory.FULL),
-    "index_cost": lambda servers, quick: [
-        index_cost_table(servers.get(), 20_000 if quick else 200_000)
+    "events": lambda _, options: events.run(events.QUICK if options.quick else events.FULL),
+    "memory": lambda _, options: memory.run(memory.QUICK if options.quick else memory.FULL),
+    "index_cost": lambda servers, options: [
+        index_cost_table(servers.get(), 20_000 if options.quick else 200_000)
     ],
+    "spool": lambda servers, options: durability_submit.run(
+        durability_submit.QUICK if options.quick else durability_submit.FULL, servers.get()
+    ),
+    "commit": lambda servers, options: durability_commit.run(
+        durability_commit.QUICK if options.quick else durability_commit.FULL, servers.get()
+    ),
+    "replay": lambda servers, options: durability_replay.run(
+        durability_replay.QUICK if options.quick else durability_replay.FULL, servers.get()
+    ),
+    "outage": lambda servers, options: durability_outage.run(options.outage(), servers.get()),
 }
 
 
@@ -75,22 +113,30 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all?")
+    parser.add_argument(
+        "--outage",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long `outage` lasts; {durability_outage.FULL.outage:g} without it",
+    )
     parser.add_argument("--write", action="store_true", help=f"keep the tables in {PAGE.name}")
-    options = parser.parse_args(arguments)
-    names = options.names or list(BENCHMARKS)
+    chosen = parser.parse_args(arguments)
+    names = chosen.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(unknown)}: {', '.join(BENCHMARKS)}")
+    options = _Options(quick=chosen.quick, outage_s=chosen.outage)
     tables: list[Table] = []
     load_before = os.getloadavg()[0]
     with ExitStack() as stack:
         servers = _Servers(stack)
         for name in names:
-            for table in BENCHMARKS[name](servers, options.quick):
+            for table in BENCHMARKS[name](servers, options):
                 print(table.markdown(), flush=True)
                 tables.append(table)
-        source = report.source(servers.version, names, quick=options.quick, load_before=load_before)
+        said = names if chosen.outage is None else [*names, f"--outage {chosen.outage:g}"]
+        source = report.source(servers.version, said, quick=chosen.quick, load_before=load_before)
     print(source)
-    if options.write:
+    if chosen.write:
         report.write(PAGE, "\n".join([source, "", *(table.markdown() for table in tables)]))
         print(f"written to {PAGE}", file=sys.stderr)
 

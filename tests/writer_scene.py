@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
@@ -23,6 +24,7 @@ class Desk:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.attempts: list[Batch] = []
+        self.identities: list[UUID] = []
         self.arrived = asyncio.Semaphore(0)
         self.gate = asyncio.Event()
         self.gate.set()
@@ -35,6 +37,7 @@ class Desk:
 
     async def write(self, batch: Batch) -> None:
         self.attempts.append(batch)
+        self.identities.append(batch.batch_id)
         self.arrived.release()
         await self.gate.wait()
         await asyncio.sleep(0)  # as a connection does, whose answer takes its time
@@ -73,8 +76,8 @@ class Scene:
             self.settings,
             [self.buffer],
             self.desk,
-            Isolation(self.desk, None, "here:1", reporter),
-            reporter,
+            isolation=Isolation(self.desk, None, "here:1", reporter),
+            reporter=reporter,
         )
 
     def _on_due(self) -> None:

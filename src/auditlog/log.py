@@ -153,6 +153,9 @@ class AuditLog(ApplicationEvents):
                 runner.cancel()
                 await asyncio.wait({finished})
                 self._give_up()
+                break
+        if self.settings.spool_dir is not None:
+            await asyncio.to_thread(self._chain.close)
         if self._embedded:
             await asyncio.to_thread(self._stop_embedded)
 
@@ -308,6 +311,8 @@ class AuditLog(ApplicationEvents):
                 runner.cancel()
                 runner.wait(self.settings.drain_timeout_s)
                 self._give_up()
+                break
+        self._chain.close()
         if self._embedded:
             self._stop_embedded()
 

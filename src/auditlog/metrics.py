@@ -30,6 +30,8 @@ class AuditLogCollector(Collector):
             ("submitted", "Records handed over.", stats.submitted),
             ("written", "Rows committed to PostgreSQL.", stats.written),
             ("dead_lettered", "Rows set aside because they cannot be stored.", stats.dead_lettered),
+            ("recovered", "Rows brought home that another process left.", stats.recovered),
+            ("refused", "Requests refused for want of a committed row.", stats.refused),
             ("batches", "Transactions committed.", stats.batches),
             ("retries", "Attempts that failed and were repeated.", stats.retries),
         ):

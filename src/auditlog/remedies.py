@@ -1,8 +1,10 @@
 """An error of the driver → its SQLSTATE and what mends it: said once, for writing and for looking.
 
 Codes: PostgreSQL, Appendix A. libpq gives none for a connection that failed, only a text of its
-own, of the server's or of a pooler's; what such a text allows to conclude stands in `_SIGNS`. The
-remedies are constants: no row, no password and no part of a DSN is ever in one.
+own, of the server's or of a pooler's; what such a text allows to conclude stands in `_SIGNS`.
+Poolers and forks put one code of their own in the place of every server's; what the text then still
+says stands in `_HIDDEN`. The remedies are constants: no row, no password and no part of a DSN is
+ever in one.
 """
 
 import re
@@ -28,6 +30,13 @@ class Identified(NamedTuple):
 def identify(error: Error) -> Identified:
     """Tell what an error is, by its code or by its text."""
     text = str(error)
+    if error.sqlstate and error.sqlstate not in _VAGUE:
+        return Identified(error.sqlstate, _first_line(error), remedy_of(error.sqlstate))
+    # Only at its beginning: further on, a text may quote a row, and whoever wrote that row could
+    # make a failure look like another.
+    for sqlstate, beginning in _HIDDEN:
+        if beginning.match(_first_line(error)):
+            return Identified(sqlstate, _first_line(error), remedy_of(sqlstate))
     if error.sqlstate:
         return Identified(error.sqlstate, _first_line(error), remedy_of(error.sqlstate))
     # A ":", "/" or "@" in a password moves part of it into the host or the port, and libpq's
@@ -60,7 +69,8 @@ _REMEDIES = {
     "22P03": _OTHER_SCHEMA,
     "22P04": _OTHER_SCHEMA,
     "23502": _OTHER_SCHEMA,
-    "25006": "the server takes no writes: use the DSN of the primary",
+    "25006": "the server takes no writes: use the DSN of the primary, or name all hosts in it"
+    " with target_session_attrs=read-write",
     "28": "check user, password and pg_hba.conf",
     "28000": "check user, password and pg_hba.conf: createuser NAME makes a user, and a line of"
     " pg_hba.conf admits it from here",
@@ -75,7 +85,39 @@ _REMEDIES = {
     "57P03": "wait until the server is up",
 }
 
+_VAGUE = frozenset({"08P01", "58000", "XX000", "XXUUU"})
+"""What PgBouncer, Pgpool-II, PostgreSQL's extensions and CockroachDB say of anything."""
+
+# As PostgreSQL words them. A failure that is none of these is the connection's, and is retried.
+_HIDDEN = tuple(
+    (sqlstate, re.compile(rf'((ERROR|FATAL|server login [^:"]*): *)*({beginning})'))
+    for sqlstate, beginning in (
+        ("22001", r"value too long for type"),
+        ("22003", r"value overflows numeric format|numeric field overflow|\w+ out of range"),
+        ("22021", r"invalid byte sequence for encoding"),
+        ("22P02", r"invalid input syntax for type"),
+        ("22P03", r"incorrect binary data format|insufficient data left in message"),
+        ("22P05", r"unsupported Unicode escape sequence"),
+        ("23502", r"null value in column"),
+        ("23505", r"duplicate key value violates unique constraint"),
+        ("23514", r"no partition of relation"),
+        ("23000", r"new row for relation"),  # a CHECK; 23514 without its name is a partition's
+        ("25006", r"cannot execute [A-Z ]+ in a read-only transaction"),
+        ("28000", r'no pg_hba.conf entry|role "[^"]*" does not exist'),
+        ("28P01", r"password authentication failed"),
+        ("3D000", r'database "[^"]*" does not exist'),
+        ("3F000", r'schema "[^"]*" does not exist'),
+        ("42501", r"permission denied for"),
+        ("42703", r'column "[^"]*"( of relation "[^"]*")? does not exist'),
+        ("42P01", r'relation "[^"]*" does not exist'),
+        ("54000", r"index row (size|requires)"),
+        ("54001", r"stack depth limit exceeded"),
+        ("57P01", r"terminating connection due to administrator command"),
+    )
+)
+
 _UNREACHABLE = "08001"
+_BROKEN = "08006"
 # What the text says, and the remedy where the code's own would not be precise enough. Of several
 # hosts each may have failed for another reason: the one that somebody has to mend comes first.
 _SIGNS = tuple(
@@ -84,12 +126,26 @@ _SIGNS = tuple(
         (
             "28P01",
             r"(\w+ )?authentication failed( for user \"[^\"\n]*\")?"
-            r"|fe_sendauth: no password supplied",
+            r"|fe_sendauth: no password supplied|\bauth failed|\blogin (failed|rejected)",
             "",
         ),
         ("28000", r"no pg_hba.conf entry [^\n]*", ""),
         ("28000", r"role \"[^\"\n]*\" does not exist|no such user[^\n]*", ""),
         ("3D000", r"database \"[^\"\n]*\" does not exist|no such database[^\n]*", ""),
+        (
+            "0A000",
+            r"unsupported startup parameter[^\n]*",
+            "the pooler does not pass a parameter of the DSN: leave it out, or add it to"
+            " ignore_startup_parameters",
+        ),
+        ("25006", r"session is read-only|server is in hot standby mode", ""),
+        (
+            _BROKEN,
+            # A pooler's words too: what it says when its own connection ended, or none was free.
+            r"(server|SSL connection has been|connection was) closed[^\n]*|SSL SYSCALL error[^\n]*"
+            r"|server conn crashed\?|query_wait_timeout|client_idle_timeout|server_lifetime",
+            "see the logs of the server, of a pooler and of a firewall between",
+        ),
         (
             _UNREACHABLE,
             r"connection to server (at|on) [^\n]*Connection refused",
@@ -118,9 +174,15 @@ _SIGNS = tuple(
         (
             "53300",
             r"(sorry, )?too many clients already|remaining connection slots are reserved[^\n]*"
-            r"|too many connections for [^\n]*|no more connections allowed[^\n]*",
+            r"|too many connections for [^\n]*|no more connections allowed[^\n]*"
+            r"|pgpool is not accepting any more new connections|pgpool is not available[^\n]*",
             "",
         ),
-        ("57P03", r"the database system is [^\n]*", ""),
+        (
+            "57P03",
+            r"the database system is [^\n]*|pgbouncer cannot connect to server"
+            r"|all backend nodes are down[^\n]*|server is not accepting clients[^\n]*",
+            "",
+        ),
     )
 )

@@ -56,7 +56,7 @@ class Settings:
     spool_dir: str | None = None
     """A folder on a local disk for what the database does not take in time; `spool` needs one."""
     spool_fsync: Fsync = "interval"
-    """When spooled records are forced to the disk, to survive the machine and not just the process."""
+    """When records are forced to the disk, to survive the machine and not just the process."""
     spool_fsync_interval_s: float = 0.1
     spool_max_bytes: int = 512 * 1024 * 1024
     """For each process."""
@@ -141,15 +141,16 @@ class Settings:
         return cls(**{**values, **overrides})
 
 
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the values of a Literal, or of a Literal that may be None instead."""
+    options = [option for option in (hint, *get_args(hint)) if get_origin(option) is Literal]
+    return get_args(options[0]) if options else ()
+
+
 _HINTS = get_type_hints(Settings)
 _POSITIVE = tuple(name for name, hint in _HINTS.items() if hint in (int, float))
 _LISTS = tuple(name for name, hint in _HINTS.items() if hint == tuple[str, ...])
-# Of a Literal, or of a Literal or None.
-_CHOICES = {
-    name: get_args(get_args(hint)[0]) + (None,) if type(None) in get_args(hint) else get_args(hint)
-    for name, hint in _HINTS.items()
-    if get_origin(hint) is Literal or get_origin(next(iter(get_args(hint)), None)) is Literal
-}
+_CHOICES = {name: _choices(hint) for name, hint in _HINTS.items() if _choices(hint)}
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -161,9 +162,9 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _check_choice(name: str, value: Any) -> None:
-    if value not in _CHOICES[name]:
-        known = ", ".join(choice for choice in _CHOICES[name] if choice is not None)
-        raise SettingsError(f"{name} must be one of {known}")
+    may_be_none = type(None) in get_args(_HINTS[name])
+    if value not in _CHOICES[name] and not (value is None and may_be_none):
+        raise SettingsError(f"{name} must be one of {', '.join(_CHOICES[name])}")
 
 
 def _check_list(name: str, value: Any) -> None:

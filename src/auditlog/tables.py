@@ -8,6 +8,7 @@ from auditlog.schema import Column, Index, SqlType, Table, identifier, instant
 
 __all__ = [
     "BATCHES",
+    "DEAD_LETTERS",
     "EXECUTION_LOGS",
     "LOGS",
     "MIGRATIONS",
@@ -245,6 +246,26 @@ BATCHES = Table(
     ),
 )
 """The ledger: one row for each batch, in the transaction of its COPY."""
+
+DEAD_LETTERS = Table(
+    "logstore",
+    "dead_letters",
+    (
+        Column("letter_id", "uuid"),
+        Column("died_at", "timestamptz"),
+        Column("writer", "text"),
+        Column("table_name", "text"),
+        Column("columns", "text[]"),
+        Column("row", "bytea"),
+        Column("instance_id", "bytea", nullable=True),
+        Column("log_id", "bytea", nullable=True),
+        Column("sqlstate", "text"),
+        Column("reason", "text"),
+        Column("attempts", "integer", default="0"),
+    ),
+    ("letter_id",),
+)
+"""Rows that none of `TABLES` takes, not even in their smallest form."""
 
 MIGRATIONS = Table(
     "logstore",

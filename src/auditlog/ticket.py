@@ -27,7 +27,7 @@ class Ticket:
         with self._lock:
             self._left += 1
 
-    def settle(self, durable: bool) -> None:  # noqa: FBT001  # its only argument, on a hot path
+    def settle(self, durable: bool) -> None:  # its only argument, on a hot path
         """Take note that one row is durable, or that it never will be."""
         with self._lock:
             self._left -= 1

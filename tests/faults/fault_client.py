@@ -38,7 +38,7 @@ class Client:
         kind: `asgi`, or one of the gRPC servers.
         rate: Requests a second, of all clients together.
         clients: How many are at it at once.
-        user: Gives the user of a request by its number; None for none.
+        user: Gives what the user of a request begins with by its number; None for no user.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Client:
             ("", "wait=0.02", "parts=1", "status=403", "pad=3000"), (70, 10, 5, 5, 10)
         )
         if user := self._user(number):
-            asked.append(f"user={user}")
+            asked.append(f"user={user}.{identity}")
         return f"/r/{identity}?{'&'.join(asked)}"
 
 

@@ -14,7 +14,8 @@ from fault_journal import Request
 from fault_trail import Gap, Row, Trail
 
 MEMORY, SPOOL, COMMIT = "memory", "spool", "commit"
-RECEIVED, COMPLETE = "received", "complete"
+RECEIVED, COMPLETE, REDUCED = "received", "complete", "reduced"
+_ENDS = (None, COMPLETE, REDUCED)
 IN_MEMORY_S = 5.0
 """How old a row may be that a kill takes from memory: many times `batch_age_s` of the harness."""
 
@@ -77,6 +78,7 @@ def judge(
     *,
     kills: Iterable[float] = (),
     known_gaps: Iterable[str] = (),
+    told: Mapping[str, int] | None = None,
 ) -> Verdict:
     """Compare.
 
@@ -86,17 +88,18 @@ def judge(
         mode: The durability.
         kills: When the service was killed.
         known_gaps: Gaps of the same database that were told before, by their `log_id`.
+        told: Losses that only a log line tells of, by reason, where nothing else could be written.
     """
     acknowledged = [each for each in requests.values() if each.acknowledged]
     kills = list(kills)
     rows = Counter(trail.rows)
-    ended = {row.identity for row in rows if row.stage in (None, COMPLETE)}
-    begun = {row.identity for row in rows if row.stage == RECEIVED}
+    ended = {row.identity for row in rows if row.stage in _ENDS}
+    begun = {row.identity for row in rows if row.stage in (RECEIVED, REDUCED)}
     dead = set(trail.dead)
     missing = [
         each for each in acknowledged if each.identity not in ended and each.identity not in dead
     ]
-    gaps = _sum(trail.gaps_since(known_gaps))
+    gaps = _sum(trail.gaps_since(known_gaps), told or {})
     return Verdict(
         sent=len(requests),
         acknowledged=len(acknowledged),
@@ -106,7 +109,9 @@ def judge(
         gaps=gaps,
         dead=sum(each.identity in dead and each.identity not in ended for each in acknowledged),
         killed=sum(_was_in_memory(each, kills) for each in missing) if mode == MEMORY else 0,
-        twice=tuple(row.identity for row, count in rows.items() if count > 1),
+        twice=tuple(
+            row.identity for row, count in rows.items() if count > _due_of(row, mode)
+        ),
         invented=tuple(sorted({row.identity for row in rows if row.identity not in requests})),
         unannounced=_unannounced(acknowledged, begun | dead) if mode == COMMIT else (),
         orphans=_orphans(requests, begun - ended - dead, kills, gaps),
@@ -114,8 +119,13 @@ def judge(
     )
 
 
-def _sum(gaps: Iterable[Gap]) -> dict[str, int]:
-    total: Counter[str] = Counter()
+def _due_of(row: Row, mode: str) -> int:
+    """Both rows of a request look alike when nothing but their identity was stored."""
+    return 2 if row.stage == REDUCED and mode == COMMIT else 1
+
+
+def _sum(gaps: Iterable[Gap], told: Mapping[str, int]) -> dict[str, int]:
+    total = Counter(told)
     for gap in gaps:
         total[gap.reason] += gap.count
     return dict(total)
@@ -156,5 +166,5 @@ def _exaggerated(
 ) -> int:
     """More rows told to be lost than were ever due and are nowhere."""
     due = len(requests) * (2 if mode == COMMIT else 1)
-    here = sum(row.stage in (None, COMPLETE, RECEIVED) for row in rows) + len(dead)
+    here = sum(count for row, count in rows.items() if row.stage in (*_ENDS, RECEIVED)) + len(dead)
     return max(0, sum(gaps.values()) - max(0, due - here))

@@ -7,6 +7,7 @@ left behind.
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 HERE = Path(__file__).parent
 WAIT_S = 60.0
+_SHUTDOWN_LOST = re.compile(r"auditlog\.shutdown_lost: (\d+) rows")
 
 UVICORN = "-m uvicorn fault_service:application --factory --port {port} --no-access-log"
 COMMANDS = {
@@ -82,7 +84,9 @@ class Service:
     def start(self) -> None:
         """Start it, and return when it takes connections."""
         command = COMMANDS[self.kind].format(port=self.port, folder=self.folder)
-        paths = [*([str(HERE / "clock")] if self.clock_shift else []), str(HERE)]
+        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        if self.clock_shift:
+            paths.insert(0, str(HERE / "clock"))
         environment = {
             **os.environ,
             **self.environment,
@@ -153,6 +157,12 @@ class Service:
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def told(self) -> dict[str, int]:
+        """Return the losses that its processes could tell in nothing but a log line."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        lost = sum(map(int, _SHUTDOWN_LOST.findall(text)))
+        return {"shutdown": lost} if lost else {}
 
     def _listens(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

@@ -151,7 +151,11 @@ class StageProxy:
         if not host.startswith("/"):
             return socket.create_connection((host, port))
         server = socket.socket(socket.AF_UNIX)
-        server.connect(str(Path(host, f".s.PGSQL.{port}")))
+        try:
+            server.connect(str(Path(host, f".s.PGSQL.{port}")))
+        except OSError:
+            server.close()
+            raise
         return server
 
     def _pump(self, connection: _Connection, of_client: bool) -> None:  # noqa: FBT001  # a direction

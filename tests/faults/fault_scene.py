@@ -89,6 +89,7 @@ def staged(
     kind: str = "asgi",
     options: str = "",
     clock: bool = False,
+    spool: bool = False,
     rate: float = 300,
     user: Callable[[int], str | None] = lambda _: None,
     **settings: Any,
@@ -102,6 +103,7 @@ def staged(
         kind: Of the service.
         options: More for the service's command line.
         clock: Can the service's clock be shifted, by the file `clock` in its folder?
+        spool: Has it a spool, whatever the mode?
         rate: Requests a second.
         user: Gives the user of a request by its number.
         settings: Of the log; None leaves one out.
@@ -112,7 +114,7 @@ def staged(
         StageProxy(database.service_dsn) as proxy,
     ):
         folder = Path(name)
-        environment = _environment(mode, proxy.dsn, folder, settings)
+        environment = _environment(mode, proxy.dsn, folder, settings, spool=spool)
         shift = str(folder / "clock") if clock else ""
         with Service(kind, folder, environment, options, shift) as service:
             journal = folder / "journal"
@@ -145,6 +147,8 @@ def verdict_of(scene: Scene) -> Verdict:
         scene.mode,
         kills=scene.service.kills,
         known_gaps=scene.known_gaps,
+        # With a spool, a loss at the end is told there.
+        told=None if scene.spool.exists() else scene.service.told(),
     )
 
 
@@ -175,10 +179,10 @@ def tried(
 
 
 def _environment(
-    mode: str, dsn: str, folder: Path, settings: Mapping[str, Any]
+    mode: str, dsn: str, folder: Path, settings: Mapping[str, Any], *, spool: bool
 ) -> dict[str, str]:
     known: dict[str, Any] = {"dsn": dsn, "durability": mode, **SETTINGS}
-    if mode == SPOOL:
+    if mode == SPOOL or spool:
         known["spool_dir"] = folder / "spool"
     values = known | settings
     return {

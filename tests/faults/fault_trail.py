@@ -12,8 +12,9 @@ import psycopg
 
 _ROWS = """
     SELECT coalesce(metadata ->> 'audit.request_id', metadata ->> 'fault_id',
-                    substring(request_url FROM '/r/([^?]+)')),
-           metadata ->> 'audit.stage', event_type, log_id
+                    substring(request_url FROM '/r/([^?]+)'),
+                    substring(user_id FROM 's[0-9]+-[0-9]+')),
+           CASE WHEN metadata ? 'audit.reduced' THEN 'reduced' ELSE metadata ->> 'audit.stage' END
     FROM logstore.logs
     WHERE event_type IS NULL OR event_type NOT IN ('audit.start', 'audit.stop', 'audit.gap')
 """
@@ -34,7 +35,8 @@ class Row(NamedTuple):
 
     identity: str
     stage: str | None
-    """`received`, `complete`, `late`; None where a request has one row."""
+    """`received`, `complete`, `late`; None where a request has one row; `reduced` where a row was
+    stored without its texts, and its stage with them."""
 
 
 class Gap(NamedTuple):
@@ -69,7 +71,7 @@ def read_trail(dsn: str, run: str) -> Trail:
         return Trail(
             rows=[
                 Row(identity, stage)
-                for identity, stage, *_ in conn.execute(_ROWS.encode())
+                for identity, stage in conn.execute(_ROWS.encode())
                 if identity is not None and identity.startswith(f"{run}-")
             ],
             gaps=[Gap(*row) for row in conn.execute(_GAPS.encode())],

@@ -50,11 +50,18 @@ def test_environment_is_read_by_type(name: str, text: str, value: Any) -> None:
 
 def test_every_setting_can_be_set_by_the_environment() -> None:
     """No field is left out, and each reads its own variable."""
-    texts = {bool: "1", int: "70000000", float: "3.5"}
-    words = {"on_overflow": "drop_newest", "trusted_proxy_header": "forwarded"}
+    texts = {int: "70000000", float: "3.5"}
+    words = {
+        "durability": "commit",
+        "on_overflow": "drop_newest",
+        "spool_fsync": "always",
+        "trusted_proxy_header": "forwarded",
+    }
     for field in dataclasses.fields(Settings):
         hint = get_type_hints(Settings)[field.name]
         text = texts.get(hint, words.get(field.name, "10.0.0.1"))
+        if hint is bool:
+            text = str(not field.default)
         environ = {PREFIX + field.name.upper(): text, PREFIX + "MAX_QUEUED_BYTES": "90000000"}
         settings = Settings.from_environment(environ)
         assert getattr(settings, field.name) != getattr(Settings(), field.name), field.name
@@ -118,7 +125,10 @@ def test_one_text_is_not_a_list_of_texts(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"on_overflow": "block"}, "on_overflow must be one of drop_low_priority, drop_newest"),
+        ({"on_overflow": "wait"}, "on_overflow must be one of drop_low_priority, drop_newest, block"),
+        ({"durability": "disk"}, "durability must be one of memory, spool, commit"),
+        ({"durability": "spool"}, "durability='spool' needs spool_dir"),
+        ({"spool_fsync": "often"}, "spool_fsync must be one of never, interval, always"),
         ({"instance_id": ""}, "instance_id must not be empty"),
         ({"instance_id": "i" * 256}, "instance_id must be printable and at most 255 bytes"),
         ({"instance_id": "é" * 128}, "instance_id must be printable and at most 255 bytes"),

@@ -192,8 +192,7 @@ async def test_halves_have_identities_of_their_own() -> None:
     async with scene.running():
         scene.put(b"1", b"2", b"3")
         assert await scene.writer.flush()
-    identities = [batch.batch_id for batch in scene.desk.attempts]
-    assert len(identities) == len(set(identities))
+    assert len(scene.desk.identities) == len(set(scene.desk.identities))
 
 
 async def test_all_rows_poison_is_one_line(caplog: pytest.LogCaptureFixture) -> None:

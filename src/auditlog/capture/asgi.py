@@ -2,7 +2,7 @@
 
 Pure ASGI, stateless, for any framework. Every message and every exception passes unchanged, byte
 for byte and object for object; scopes of other types are not looked at. An error in here is counted
-and logged, and never becomes an error of the request.
+and logged, and never becomes an error of the request, unless `durability` is `commit`.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from auditlog.capture.shared import Capture, Identify
 from auditlog.capture.web.asgi_types import ASGIApp, Receive, Scope, Send
 from auditlog.capture.web.http import HttpExchange
 from auditlog.capture.web.lifespan import pass_lifespan
+from auditlog.capture.web.serving import serving
 from auditlog.capture.web.websocket import WebSocketExchange
 
 # The scope key that keeps a middleware that is installed twice from recording twice.
@@ -65,7 +66,7 @@ class AuditMiddleware:
             instance_id=instance_id,
             resource_owner=resource_owner,
         )
-        self._announces = self._capture.policy.announces
+        self._serve = serving(self._capture)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -79,13 +80,14 @@ class AuditMiddleware:
             self.audit.lose(error)
             await self.app(scope, receive, send)
             return
-        if self._announces:
-            exchange.announce()
         scope[_SEEN] = True
         outer = current.get()
         current.set(exchange)
         try:
-            await self.app(scope, exchange.receive, exchange.outgoing())
+            if self._serve is None:
+                await self.app(scope, exchange.receive, exchange.outgoing())
+            else:
+                await self._serve(self.app, exchange, scope)
         except BaseException as error:
             exchange.finish(error)
             raise

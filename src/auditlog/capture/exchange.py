@@ -53,7 +53,10 @@ class Exchange(InFlight):
 
     def is_exempt(self) -> bool:
         """Tell whether it is served without waiting for anything, as health checks are."""
-        level, _ = self.capture.policy.at_beginning(self.protocol, self.method, self.path)
+        try:
+            level, _ = self.capture.policy.at_beginning(self.protocol, self.method, self.path)
+        except Exception:  # noqa: BLE001  # a policy of the application's own
+            return False
         return level is _NOTHING
 
     def announce_durably(self) -> Ticket | None:
@@ -176,12 +179,12 @@ class Exchange(InFlight):
             return metadata
         # What we say comes first, for a row that is too large is cut from the end, and last, for
         # it is not overwritten by what a handler says.
-        said = {**metadata, **self.capture.redactor.json(self.metadata), **metadata}
+        merged = {**metadata, **self.capture.redactor.json(self.metadata), **metadata}
         # A handler may pass on what a client sent, which must not end another's exchange.
-        said.pop("audit.stage", None)
-        said.pop("audit.exchange_id", None)
-        said.pop("audit.refused", None)
-        return said
+        merged.pop("audit.stage", None)
+        merged.pop("audit.exchange_id", None)
+        merged.pop("audit.refused", None)
+        return merged
 
     def _submit_received(self, level: Level, rule: Rule | None) -> None:
         # What refers to the request refers to this row: the other is still to come.
@@ -195,6 +198,7 @@ class Exchange(InFlight):
                 self.note_error(error)
             # The row that stands cannot be unsaid by a late skip(), but this one can.
             record = None if self.skipped else late_row(self, before, error)
+            self.said_before = said(self)
             if record is not None:
                 self.capture.recorder.submit(record)
         except Exception as failure:  # noqa: BLE001  # never an error of the request

@@ -17,17 +17,7 @@ LATE: Final = "late"
 _ABSENT: Final = object()
 _NOTHING: Final[dict[str, Any]] = {}
 # In the order in which `said` has them.
-(
-    _AGGREGATE_TYPE,
-    _AGGREGATE_ID,
-    _EVENT_TYPE,
-    _EVENT_SEQUENCE,
-    _MESSAGE,
-    _LEVEL,
-    _METADATA,
-    _ERROR_TYPE,
-    _REFUSED,
-) = range(9)
+_TYPE, _ID, _EVENT_TYPE, _EVENT_SEQUENCE, _MESSAGE, _LEVEL, _METADATA, _ERROR_TYPE = range(8)
 
 
 def said(request: InFlight) -> tuple[Any, ...]:
@@ -59,7 +49,7 @@ def late_row(
         error: What left the application; its type is noted in the request.
     """
     after = said(request)
-    if not any(map(_differs, before, after)):
+    if not _differs(before, after):
         return None
     outcome = _outcome(request, before, error)
     identity = request.identity()
@@ -88,6 +78,8 @@ def _row(  # noqa: PLR0917  # each by its name
 ) -> LogRecord:
     news = [new if _differs(old, new) else None for old, new in zip(before, after, strict=True)]
     message, level = news[_MESSAGE], news[_LEVEL]
+    names_another = any(_differs(before[index], after[index]) for index in (_TYPE, _ID))
+    aggregate_type, aggregate_id = (after[_TYPE], after[_ID]) if names_another else (None, None)
     user_id, resource_owner, instance_id = identity
     low_priority = decision.low_priority
     return LogRecord(
@@ -98,8 +90,8 @@ def _row(  # noqa: PLR0917  # each by its name
         response_status=request.status if request.refused else None,
         user_id=user_id,
         resource_owner=resource_owner,
-        aggregate_type=news[_AGGREGATE_TYPE] or (news[_AGGREGATE_ID] and request.aggregate_type),
-        aggregate_id=news[_AGGREGATE_ID] or (news[_AGGREGATE_TYPE] and request.aggregate_id),
+        aggregate_type=aggregate_type,
+        aggregate_id=aggregate_id,
         event_type=news[_EVENT_TYPE],
         event_sequence=news[_EVENT_SEQUENCE],
         log_level=LEVEL_OF[outcome] if level is None else level,
@@ -129,8 +121,7 @@ def _metadata(
         own["audit.rule"] = decision.rule
     if request.error_type is not None:
         own["error.type"] = request.error_type
-    # By identity: what applications put there may compare itself in ways of its own.
-    news = {key: value for key, value in after.items() if before.get(key, _ABSENT) is not value}
+    news = {key: value for key, value in after.items() if _differs(before.get(key, _ABSENT), value)}
     return {**own, **request.capture.redactor.json(news), **own} if news else own
 
 
@@ -143,11 +134,7 @@ def _outcome(request: InFlight, before: tuple[Any, ...], error: BaseException | 
 
 
 def _differs(old: Any, new: Any) -> bool:
-    if old is new:
-        return False
-    if type(old) is dict and type(new) is dict:
-        return len(old) != len(new) or any(new.get(key, _ABSENT) is not old[key] for key in old)
     try:
         return bool(old != new)
-    except Exception:  # noqa: BLE001  # foreign code
+    except Exception:  # noqa: BLE001  # what applications put there compares itself as it likes
         return True

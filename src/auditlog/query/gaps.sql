@@ -10,8 +10,9 @@ SELECT
         END
     ), 0) AS count,
     bool_and(NOT metadata ? 'audit.gap.at_least') AS exact,
-    min(occurrence_date)::text AS first,
-    max(occurrence_date)::text AS last
+    -- Both are written so that their order is that of time.
+    coalesce(min(metadata ->> 'audit.gap.first' COLLATE "C"), min(occurrence_date)::text) AS first,
+    coalesce(max(metadata ->> 'audit.gap.last' COLLATE "C"), max(occurrence_date)::text) AS last
 FROM logstore.logs
 WHERE event_type = 'audit.gap'
     AND aggregate_type = 'auditlog'

@@ -1,5 +1,5 @@
 -- The lives of logs, from audit.start to audit.stop, and what is odd about them; at most %(listed)s
--- of each state, the newest, with the number of all. States, the first that fits:
+-- of each state, the newest, with the figures of all. States, the first that fits:
 --
 -- replaced    no stop, and a later process has its host and pid: it was killed
 -- silent      no stop, and its writer committed nothing for a time: it was killed, or has nothing to do
@@ -25,7 +25,7 @@ WITH own AS (
 starts AS (
     SELECT DISTINCT ON (run_id)
         run_id, instance_id, writer, process, log_date, metadata,
-        process < max(process) OVER (PARTITION BY writer) AS is_replaced
+        coalesce(process < max(process) OVER (PARTITION BY writer), false) AS is_replaced
     FROM own
     WHERE event_type = 'audit.start'
     ORDER BY run_id, log_date
@@ -65,18 +65,22 @@ ledger AS (
         writer,
         max(committed_at) AS last_batch,
         sum(logs::bigint + execution_logs + quota_logs) AS rows,
-        min(min(committed_at)) OVER () AS begins,
-        min(min(sequence)) OVER () AS first_sequence
+        min(committed_at) AS begins,
+        min(sequence) AS first_sequence
     FROM logstore.batches
     GROUP BY writer
+),
+ends AS (
+    SELECT min(begins) AS begins, min(first_sequence) AS first_sequence FROM ledger
 ),
 lives AS (
     SELECT
         starts.run_id, starts.instance_id, starts.writer, starts.metadata, starts.log_date,
         starts.is_replaced, ledger.last_batch, stops.log_date AS stopped_at, stops.difference,
         sum(stops.written) OVER (PARTITION BY starts.writer) - coalesce(ledger.rows, 0) AS overdrawn,
-        coalesce(starts.log_date < ledger.begins AND ledger.first_sequence > 1, false) AS is_pruned
+        coalesce(starts.log_date < ends.begins AND ends.first_sequence > 1, false) AS is_pruned
     FROM starts
+    CROSS JOIN ends
     LEFT JOIN stops USING (run_id)
     LEFT JOIN ledger USING (writer)
 ),
@@ -93,27 +97,42 @@ judged AS (
             WHEN stopped_at IS NULL THEN 'running'
             WHEN difference <> 0 THEN 'unbalanced'
             WHEN overdrawn > 0 AND NOT bool_or(is_pruned) OVER (PARTITION BY writer)
-                AND log_date = max(log_date) OVER (PARTITION BY writer)
+                AND log_date = max(log_date) FILTER (WHERE stopped_at IS NOT NULL)
+                    OVER (PARTITION BY writer)
                 THEN 'overdrawn'
             ELSE 'stopped'
         END AS state
     FROM lives
     WHERE (%(until)s::timestamptz IS NULL OR log_date < %(until)s)
 ),
-ranked AS (
+measured AS (
     SELECT
         *,
-        count(*) OVER (PARTITION BY state) AS of_state,
-        min(log_date) OVER (PARTITION BY state) AS earliest,
-        row_number() OVER (PARTITION BY state ORDER BY log_date DESC, run_id DESC) AS rank
+        metadata ->> 'audit.durability' IN ('spool', 'commit') IS TRUE AS is_kept,
+        coalesce(
+            abs(CASE state WHEN 'unbalanced' THEN difference WHEN 'overdrawn' THEN overdrawn END), 0
+        ) AS figure
     FROM judged
     WHERE %(since)s::timestamptz IS NULL
         OR state = 'running'
         OR greatest(log_date, stopped_at, CASE WHEN NOT is_replaced THEN last_batch END) >= %(since)s
+),
+ranked AS (
+    SELECT
+        *,
+        count(*) OVER alike AS lives,
+        sum(figure) OVER alike AS figures,
+        min(log_date) OVER alike AS earliest,
+        row_number() OVER (PARTITION BY state, is_kept ORDER BY log_date DESC, run_id DESC) AS rank
+    FROM measured
+    WINDOW alike AS (PARTITION BY state, is_kept)
 )
 SELECT
     state,
-    of_state,
+    is_kept,
+    lives,
+    figures,
+    earliest::text AS earliest,
     run_id,
     instance_id AS tenant,
     coalesce(writer, '') AS writer,
@@ -121,10 +140,7 @@ SELECT
     metadata #>> '{audit.settings,spool_dir}' AS spool_dir,
     log_date::text AS started,
     CASE WHEN NOT is_replaced THEN last_batch::text END AS last_batch,
-    coalesce(
-        abs(CASE state WHEN 'unbalanced' THEN difference WHEN 'overdrawn' THEN overdrawn END), 0
-    ) AS figure,
-    earliest::text AS earliest
+    figure
 FROM ranked
 WHERE rank <= %(listed)s
-ORDER BY state, rank
+ORDER BY state, is_kept, rank

@@ -35,9 +35,7 @@ class Accounts:
         """Count a row that was submitted, and is lost."""
         self._lose(_gap_of(reason, table, row))
 
-    def lose_all(
-        self, reason: LossReason, rows: list[list[bytes]], *, is_own: bool = True
-    ) -> None:
+    def lose_all(self, reason: LossReason, rows: list[list[bytes]], *, is_own: bool = True) -> None:
         """Count rows, by table; those of other processes are told of, but were submitted there."""
         for table, rows_of_table in enumerate(rows):
             for row in rows_of_table:

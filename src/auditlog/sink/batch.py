@@ -10,7 +10,7 @@ from auditlog.sink.stats import LossReason
 
 
 class Source(Protocol):
-    """Where the writer gets its batches. Each one that was taken is settled once, whole or in parts."""
+    """Where the writer gets its batches. Each that was taken is settled once, whole or in parts."""
 
     in_order: bool
     """Are rows handed out in the order in which they came?"""

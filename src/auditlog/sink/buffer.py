@@ -18,6 +18,8 @@ from auditlog.sink.stats import LossReason, Stats
 from auditlog.tables import TABLES
 from auditlog.ticket import Ticket
 
+Put: TypeAlias = Callable[[int, bytes, bool, Ticket | None], Sequence[bytes]]
+"""Takes a row as `Buffer.put` does, and returns the same."""
 Spill: TypeAlias = Callable[[int, bytes, bool], bool]
 """Takes a row that finds no room, as table, tuple and low priority; False if it cannot."""
 
@@ -323,4 +325,3 @@ class Buffer:
 def backlog_factor(rows: int, batch_rows: int) -> int:
     """Return how many batches are shipped as one when so many rows wait."""
     return min(max(1, rows // batch_rows), BACKLOG_FACTOR)
-

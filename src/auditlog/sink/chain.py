@@ -15,7 +15,7 @@ from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 from auditlog.sink.accounts import Accounts
 from auditlog.sink.batch import Source
-from auditlog.sink.buffer import Buffer
+from auditlog.sink.buffer import Buffer, Put
 from auditlog.sink.copy import CopyTarget
 from auditlog.sink.dead_letters import DEAD_LETTERS_FOLDER, DeadLetterFile
 from auditlog.sink.encode import Encoder
@@ -70,10 +70,19 @@ class Chain:
             settings, self.accounts, encoder, writer=writer, read_stats=self.stats, spill=spill
         )
         self.target = CopyTarget(settings, resolve_dsn)
-        file = None if settings.spool_dir is None else DeadLetterFile(Path(settings.spool_dir) / DEAD_LETTERS_FOLDER)
+        file = (
+            None
+            if settings.spool_dir is None
+            else DeadLetterFile(Path(settings.spool_dir) / DEAD_LETTERS_FOLDER)
+        )
         isolation = Isolation(self.target, file, writer, reporter)
         self.writer = Writer(
-            settings, [self.buffer, *sources], self.target, isolation, reporter, self.own
+            settings,
+            [self.buffer, *sources],
+            self.target,
+            isolation=isolation,
+            reporter=reporter,
+            own=self.own,
         )
         self.durability = Durability(
             settings, self.accounts, lambda: self.writer.committed_at, reporter
@@ -117,11 +126,9 @@ class Chain:
     def _is_spilling(self) -> bool:
         return self.spool is not None and not self.spool.failing
 
-    def _put_of(
-        self, settings: Settings, spooled: Spooled | None
-    ) -> Callable[[int, bytes, bool, Ticket | None], Sequence[bytes]]:
+    def _put_of(self, settings: Settings, spooled: Spooled | None) -> Put:
         """Choose once what is done with every row."""
-        put = self.buffer.put
+        put: Put = self.buffer.put
         if settings.durability == "spool" and spooled is not None:
             put = spooled.putter(self.buffer)
         if settings.on_overflow != "block":

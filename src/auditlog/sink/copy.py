@@ -2,8 +2,10 @@
 
 The ledger row makes a retry safe. When the answer to COMMIT was lost, the same `batch_id` is
 inserted again: if the first attempt is still running, PostgreSQL waits for it; if it was
-committed, the conflict says so and nothing is written twice. Works through a pooler in
-transaction mode: no session state, no prepared statement that outlives the transaction.
+committed, the conflict says so and nothing is written twice. A replay, whose rows may have been
+committed under another identity, is copied likewise; only when it meets a row that is there, it is
+merged instead. Works through a pooler in transaction mode: no session state, no prepared statement
+that outlives the transaction.
 
 One connection, opened when needed and thrown away after any error. No pool: one writer needs one
 connection, and a pool answers a failed login with a mere timeout, so that nobody could tell a
@@ -11,35 +13,44 @@ wrong password from a database that is down (psycopg_pool 3.3, seen 2026-11-24).
 """
 
 import asyncio
-import hashlib
 import os
 import socket
-import struct
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeAlias
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor, Error
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import UniqueViolation
+from psycopg.pq import TransactionStatus
 
 from auditlog.settings import Settings
-from auditlog.sink.buffer import Batch
-from auditlog.sink.storable import PG_EPOCH_US
-from auditlog.tables import LOGS, TABLES, Table
+from auditlog.sink.batch import Batch
+from auditlog.sink.dead_letters import BURY, DeadLetter
+from auditlog.sink.faults import (
+    Fault,
+    RowError,
+    bad_row,
+    classify,
+    is_of_ledger,
+    note_copying,
+)
+from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
+from auditlog.sink.merge import DIFFERING, MAY_READ, MERGE, accept_arrays, columns_of
+from auditlog.sink.reduced import is_tuple
+from auditlog.tables import TABLES
 
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-_TRAILER = struct.pack(">h", -1)
-_LOG_DATE = {table.name: table.column_names.index("log_date") for table in TABLES}
-_SIGN_BIT = 0x80
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KEEPALIVE: dict[str, Any] = {
+    # A firewall forgets a connection that is silent for some minutes, and tells nobody.
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    # How long sent bytes may wait for the other machine to have them, in ms. It has them although
+    # its server is slow or stopped: that is what `statement_timeout_s` is for.
+    "tcp_user_timeout": 15_000,
+}
 
-_LEDGER = """
-    INSERT INTO logstore.batches (batch_id, writer, logs, execution_logs, quota_logs, bytes,
-                                  first_log_date, last_log_date, sha256)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT (batch_id) DO NOTHING
-"""
+Cursor: TypeAlias = AsyncCursor[Any]
 
 
 class CopyTarget:
@@ -63,27 +74,45 @@ class CopyTarget:
 
         Raises:
             psycopg.Error: nothing of the batch is stored, or the outcome is unknown; either way
-                the same batch may be written again.
+                the same batch may be written again. `faults.bad_row` knows which row it is about,
+                if that is known.
             OSError, TimeoutError: likewise.
         """
-        payloads = [
-            (table, copy_stream(rows))
-            for table, rows in zip(TABLES, batch.rows, strict=True)
-            if rows
-        ]
         try:
-            connection = await self._connect()
-            with _hang_up_after(connection, self._settings.statement_timeout_s):
-                async with connection.transaction(), connection.cursor() as cursor:
-                    await cursor.execute(_LEDGER, self._ledger_row(batch, payloads))
-                    if cursor.rowcount == 0:
-                        return
-                    for table, payload in payloads:
-                        async with cursor.copy(table.copy_statement) as copy:
-                            await copy.write(payload)
-        except BaseException:
-            await self.close()
+            await self._write(batch)
+        except (Error, ValueError, IndexError) as error:
+            if culprit := _malformed(batch, error):
+                raise culprit from error
             raise
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Commit dead letters, each once; may be called again with the same ones.
+
+        Raises:
+            psycopg.Error, OSError, TimeoutError: as `write`.
+        """
+        async with self._session() as cursor:
+            for letter in letters:
+                await cursor.execute(BURY, letter.parameters)
+
+    async def is_stored(self, table: int, row: bytes) -> bool | None:
+        """Tell whether a row is there as it is, and not another one under its identity.
+
+        JSON is compared by its meaning, as the server keeps it.
+
+        Args:
+            table: Index into `TABLES`.
+            row: The tuple.
+
+        Returns:
+            None if this role may not read the table.
+
+        Raises:
+            psycopg.Error, OSError, TimeoutError: as `write`.
+        """
+        async with self._session() as cursor:
+            found = await _first_differing(cursor, table, [row])
+        return None if found is None else not found
 
     async def close(self) -> None:
         """Close the connection; safe at any time, and it may be opened again by `write`."""
@@ -99,6 +128,65 @@ class CopyTarget:
         _hang_up(connection)
         return True
 
+    async def _write(self, batch: Batch) -> None:
+        streams = [copy_stream(rows) if rows else b"" for rows in batch.rows]
+        try:
+            async with self._session() as cursor:
+                await self._copy(cursor, batch, streams)
+        except UniqueViolation as error:
+            if not batch.replay or is_of_ledger(error):
+                raise
+            async with self._session() as cursor:
+                await self._merge(cursor, batch, streams)
+
+    async def _copy(self, cursor: Cursor, batch: Batch, streams: list[bytes]) -> None:
+        added = list(map(len, batch.rows))
+        entry = ledger_row(batch.batch_id, self._writer, batch.rows, streams, added)
+        await cursor.execute(LEDGER, entry)
+        if cursor.rowcount == 0:
+            return
+        for number, (table, stream) in enumerate(zip(TABLES, streams, strict=True)):
+            if not stream:
+                continue
+            try:
+                async with cursor.copy(table.copy_statement) as copy:
+                    await copy.write(stream)
+            except Error as error:
+                note_copying(error, number)
+                raise
+
+    async def _merge(self, cursor: Cursor, batch: Batch, streams: list[bytes]) -> None:
+        """Add the rows that are not there; the ledger counts them, even if there are none.
+
+        Raises:
+            RowError: a row's identity is another row's.
+        """
+        await cursor.execute(LOCK_LEDGER)
+        added = [await _add(cursor, table, rows) for table, rows in enumerate(batch.rows)]
+        entry = ledger_row(batch.batch_id, self._writer, batch.rows, streams, added)
+        await cursor.execute(LEDGER, entry)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Cursor]:
+        """Begin a transaction that ends in time, one way or the other."""
+        try:
+            connection = await self._connect()
+            with _hang_up_after(connection, self._settings.statement_timeout_s):
+                async with connection.transaction(), connection.cursor() as cursor:
+                    yield cursor
+        except BaseException as error:
+            # What a row is to blame for is no reason to doubt the connection, and of such errors
+            # there may be one for each row.
+            if classify(error) is not Fault.DATA or not self._is_idle():
+                await self.close()
+            raise
+
+    def _is_idle(self) -> bool:
+        connection = self._connection
+        return (
+            connection is not None and connection.info.transaction_status is TransactionStatus.IDLE
+        )
+
     async def _connect(self) -> AsyncConnection[Any]:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -107,79 +195,63 @@ class CopyTarget:
             self._loop = loop
         if self._connection is None or self._connection.closed:
             dsn = await self._resolve_dsn()
-            timeout_s = max(2, round(self._settings.connect_timeout_s))
-            # Name and time-out are the DSN's, where it has them. No prepared statements: a pooler
-            # may give the next transaction another server.
-            self._connection = await AsyncConnection.connect(
+            # No prepared statements: a pooler may give the next transaction another server.
+            connection = self._connection = await AsyncConnection.connect(
                 dsn,
                 autocommit=True,
                 prepare_threshold=None,
                 client_encoding="utf8",  # what the tuples are encoded in
-                fallback_application_name="auditlog",
-                connect_timeout=conninfo_to_dict(dsn).get("connect_timeout", timeout_s),
+                **self._defaults(conninfo_to_dict(dsn)),
             )
+            accept_arrays(connection)
         return self._connection
 
-    def _ledger_row(self, batch: Batch, payloads: list[tuple[Table, bytes]]) -> tuple[Any, ...]:
-        digest = hashlib.sha256()
-        for _, payload in payloads:
-            digest.update(payload)
-        first, last = _date_range(batch)
-        return (
-            batch.batch_id,
-            self._writer,
-            *map(len, batch.rows),
-            sum(len(payload) for _, payload in payloads),
-            first,
-            last,
-            digest.digest(),
-        )
+    def _defaults(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What the DSN does not say itself."""
+        defaults = {
+            **_KEEPALIVE,
+            "fallback_application_name": "auditlog",
+            "connect_timeout": max(2, round(self._settings.connect_timeout_s)),
+        }
+        if "," in str(given.get("host") or given.get("hostaddr") or ""):
+            # The first host that answers may be the standby, after a failover for ever.
+            defaults["target_session_attrs"] = "read-write"
+        return {name: value for name, value in defaults.items() if name not in given}
 
 
-def copy_stream(rows: list[bytes]) -> bytes:
-    """Return the COPY stream of some tuples: what the ledger measures and hashes."""
-    return b"".join((_SIGNATURE, *rows, _TRAILER))
+async def _add(cursor: Cursor, table: int, rows: list[bytes]) -> int:
+    """Add the rows that are not there, and count them."""
+    if not rows:
+        return 0
+    await cursor.execute(MERGE[table], columns_of(table, rows))
+    added = cursor.rowcount
+    if added < len(rows):
+        for number in await _first_differing(cursor, table, rows) or ():
+            raise RowError("23505", table, number, "another row has its identity")
+    return added
 
 
-def writer_name() -> str:
-    """Return this process's name in the ledger."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _date_range(batch: Batch) -> tuple[datetime | None, datetime | None]:
-    dates: list[bytes] = []
-    for table, rows in zip(TABLES, batch.rows, strict=True):
-        if table is LOGS:
-            # Written out, for it is done for every row: behind two texts, each with its length.
-            dates += [row[(at := 14 + row[5] + row[9 + row[5]]) : at + 8] for row in rows]
-        else:
-            column = _LOG_DATE[table.name]
-            dates += [_log_date(row, column) for row in rows]
-    if not dates:
-        return None, None
-    # As big-endian bytes dates are in order, unless one is negative, before 2000; so none has to be
-    # unpacked: 0.14 µs a row (2026-11-24).
-    first, last = min(dates), max(dates)
-    if last[0] & _SIGN_BIT:
-        dates.sort(key=lambda date: int.from_bytes(date, "big", signed=True))
-        first, last = dates[0], dates[-1]
-    return _instant(first), _instant(last)
-
-
-def _log_date(row: bytes, column: int) -> bytes:
-    """Cut `log_date` out of a tuple: 8 bytes, behind texts of which none has over 255."""
-    position = 5
-    for _ in range(column):
-        position += 4 + row[position]
-    return row[position + 1 : position + 9]
-
-
-def _instant(date: bytes) -> datetime | None:
-    pg_us = int.from_bytes(date, "big", signed=True)
-    try:
-        return _EPOCH + timedelta(microseconds=pg_us + PG_EPOCH_US)
-    except OverflowError:  # PostgreSQL knows years that Python does not
+async def _first_differing(cursor: Cursor, table: int, rows: list[bytes]) -> list[int] | None:
+    """Return the number of the first row that is not there as it is; None if nobody may look."""
+    await cursor.execute(MAY_READ, (TABLES[table].qualified_name,))
+    if await cursor.fetchone() != (True,):
         return None
+    await cursor.execute(DIFFERING[table], columns_of(table, rows))
+    return [number for (number,) in await cursor.fetchall()]
+
+
+def _malformed(batch: Batch, error: Exception) -> RowError | None:
+    """Blame the first row that is no tuple, where the server named one and no reason in it.
+
+    It may be another one that it named: a length that is wrong moves all that follows.
+    """
+    if isinstance(error, Error) and (classify(error) is Fault.DATA or bad_row(error) is None):
+        return None
+    for table, rows in enumerate(batch.rows):
+        for number, row in enumerate(rows):
+            if not is_tuple(table, row):
+                return RowError("22P04", table, number, "it is no tuple of its table")
+    return None
 
 
 @contextmanager

@@ -32,8 +32,6 @@ _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
 
 _NOT_NULL = "23502"
 _NO_PARTITION = "23514"
-# Of a tuple that is none, or of a column that has another type: the tuples have to be looked at.
-FORM_CODES = frozenset({"08P01", "22P03", "22P04"})
 _OUR_COLUMNS = frozenset(name for table in TABLES for name in table.column_names)
 
 # `COPY logs, line 322, column message` in the languages of PostgreSQL's own translations: the
@@ -72,11 +70,9 @@ class RowError(DataError):
 def classify(error: BaseException) -> Fault:
     """Sort an error of a batch or of a connection attempt into its class."""
     sqlstate = sqlstate_of(error)
-    if isinstance(error, RowError):
-        return Fault.DATA
     if isinstance(error, AuditLogError) or sqlstate == BAD_DSN:
         return Fault.CONFIGURATION
-    if sqlstate == _NOT_NULL and _is_of_our_column(error):
+    if isinstance(error, RowError) or (sqlstate == _NOT_NULL and _is_of_our_column(error)):
         return Fault.DATA
     if sqlstate in _SCHEMA_CODES or sqlstate[:2] in _CONFIGURATION_CLASSES:
         return Fault.CONFIGURATION
@@ -84,13 +80,18 @@ def classify(error: BaseException) -> Fault:
         return Fault.CONFIGURATION
     if sqlstate[:2] in _DATA_CLASSES:
         # No row is to blame for what happens in the ledger.
-        return Fault.CONFIGURATION if _is_of_ledger(error) else Fault.DATA
+        return Fault.CONFIGURATION if is_of_ledger(error) else Fault.DATA
     return Fault.RETRY
 
 
 def sqlstate_of(error: BaseException) -> str:
     """Return the SQLSTATE of an error, or what its text allows to conclude, or an empty text."""
     return identify(error).sqlstate if isinstance(error, Error) else ""
+
+
+def is_of_ledger(error: BaseException) -> bool:
+    """Tell whether an error is about the ledger, and so about no row."""
+    return isinstance(error, Error) and error.diag.table_name == BATCHES.name
 
 
 def note_copying(error: BaseException, table: int) -> None:
@@ -125,7 +126,7 @@ def remedy(error: BaseException) -> str:
     if isinstance(error, AuditLogError):
         return str(error)
     sqlstate = sqlstate_of(error)
-    if sqlstate[:2] in _DATA_CLASSES and _is_of_ledger(error):
+    if sqlstate[:2] in _DATA_CLASSES and is_of_ledger(error):
         return _LEDGER_REMEDY
     if _lacks_partition(error):
         return "the table has no partition for the rows' date: create it"
@@ -142,7 +143,7 @@ def _lacks_partition(error: BaseException) -> bool:
     """A CHECK that is violated has a name; the bounds of partitions that do not exist have none."""
     return (
         isinstance(error, Error)
-        and error.sqlstate == _NO_PARTITION
+        and sqlstate_of(error) == _NO_PARTITION
         and error.diag.constraint_name is None
     )
 
@@ -158,7 +159,3 @@ def _table_noted(error: BaseException) -> int | None:
             if note == f"{_COPYING}{table.qualified_name}":
                 return index
     return None
-
-
-def _is_of_ledger(error: BaseException) -> bool:
-    return isinstance(error, Error) and error.diag.table_name == BATCHES.name

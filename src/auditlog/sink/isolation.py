@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+import psycopg
+
 from auditlog.reporting import Reporter, describe
 from auditlog.sink.batch import Batch, new_id
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile, letter_of
-from auditlog.sink import faults
-from auditlog.sink.faults import Fault, classify
+from auditlog.sink.faults import Fault, bad_row, classify
 from auditlog.sink.reduced import reduced
 
 _DUPLICATE = "23505"
+# What a database that is away raises; anything else does not pass by waiting.
+_PASSING = (psycopg.Error, OSError, TimeoutError)
 
 
 class Morgue(Protocol):
@@ -47,7 +50,7 @@ class Isolation:
         self._reporter = reporter
 
     def split(self, batch: Batch, error: Exception) -> list[Batch]:
-        """Return the parts of a batch of several rows, in order; the bad row alone, if it is known."""
+        """Return the parts of a batch of several rows, in order; the bad row alone, if known."""
         at = _position(batch, error)
         if at is None:
             return batch.parts(batch.size // 2)
@@ -69,17 +72,25 @@ class Isolation:
                 return Fate.AGAIN
         elif batch.refused is None and (smallest := reduced(table, row, _sqlstate(error))) != row:
             batch.become(table, smallest)
-            self._tell("stored without what it refuses", error, logging.WARNING)
             return Fate.AGAIN
         return await self._bury(table, batch.refused or row, error)
+
+    def note_reduced(self) -> None:
+        """Say that a row was stored in its smallest form."""
+        self._reporter.report(
+            "auditlog.row_reduced",
+            "the database refused a row and took what is left without its texts: see audit.reduced",
+        )
 
     async def _bury(self, table: int, row: bytes, error: Exception) -> Fate:
         letter = letter_of(table, row, _sqlstate(error), describe(error), self._writer)
         try:
             await self._morgue.bury([letter])
-        except Exception as failure:
+        except _PASSING as failure:
             if classify(failure) is Fault.RETRY:
                 raise
+            return self._file_away(letter, error)
+        except Exception:  # noqa: BLE001  # of our own making: it would be there the next time, too
             return self._file_away(letter, error)
         self._tell("kept in logstore.dead_letters: see `auditlog dead-letters`", error)
         return Fate.BURIED
@@ -97,22 +108,23 @@ class Isolation:
         self._tell("lost: there is no logstore.dead_letters, and no spool_dir takes it", error)
         return Fate.LOST
 
-    def _tell(self, fate: str, error: Exception, level: int = logging.ERROR) -> None:
+    def _tell(self, fate: str, error: Exception) -> None:
         self._reporter.report(
-            "auditlog.row_rejected", f"the database refused a row, {describe(error)}; it is {fate}",
-            level=level,
+            "auditlog.row_rejected",
+            f"the database refused a row, {describe(error)}; it is {fate}",
+            level=logging.ERROR,
         )
 
 
 def _position(batch: Batch, error: Exception) -> int | None:
     """Return the bad row's number, counted through all tables; None if it is not known."""
-    place = getattr(faults, 'bad_row', lambda _: None)(error)
+    place = bad_row(error)
     if place is None:
         return None
     table, row = place
     if not 0 <= row < len(batch.rows[table]):
         return None
-    return sum(len(rows) for rows in batch.rows[:table]) + row
+    return sum(map(len, batch.rows[:table])) + row
 
 
 def _sqlstate(error: Exception) -> str:

@@ -33,7 +33,7 @@ LEDGER: LiteralString = f"""
 LOCK_LEDGER: LiteralString = f"""
     INSERT INTO {BATCHES.qualified_name} ({_COLUMNS})
     SELECT NULL::uuid, '', 0, 0, 0, 0, NULL, NULL, ''::bytea WHERE false
-"""  # noqa: S608  # our own constants
+"""
 """Adds nothing, and takes the lock that adding takes: LOCK TABLE would need more rights.
 
 For whoever writes the rows before the ledger: migrations lock the ledger first, and in another

@@ -90,7 +90,9 @@ def _merge(table: Table) -> str:
 def _differing(table: Table) -> str:
     names = ", ".join(table.column_names)
     key = " AND ".join(f"stored.{name} = sent.{name}" for name in table.primary_key)
-    same = " AND ".join(f"stored.{name} IS NOT DISTINCT FROM sent.{name}" for name in table.column_names)
+    same = " AND ".join(
+        f"stored.{name} IS NOT DISTINCT FROM sent.{name}" for name in table.column_names
+    )
     return (
         f"SELECT sent.number - 1 FROM {_unnested(table)} WITH ORDINALITY AS sent ({names}, number)"  # noqa: S608  # our own constants
         f" WHERE NOT EXISTS (SELECT FROM {table.qualified_name} AS stored WHERE {key} AND {same})"

@@ -28,7 +28,7 @@ GAP_AGE_S = 5.0
 
 
 class OwnRows:
-    """What one log says of itself. A life is from the first record written to the end of a drain."""
+    """What one log says of itself. A life begins with a record to write and ends with a drain."""
 
     in_order = False
 
@@ -80,7 +80,11 @@ class OwnRows:
             return None
         rows: list[list[bytes]] = [[] for _ in TABLES]
         rows[_LOGS] = [self._encode(record)[1] for record, _ in said]
-        return Batch(rows, self, taken={id(row): gap for row, (_, gap) in zip(rows[_LOGS], said, strict=True)})
+        return Batch(
+            rows,
+            self,
+            taken={id(row): gap for row, (_, gap) in zip(rows[_LOGS], said, strict=True)},
+        )
 
     def settle(self, batch: Batch, reason: LossReason | None = None) -> None:
         """Forget what was told; and what the database will not hear, as that was logged."""

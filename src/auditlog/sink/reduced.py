@@ -1,3 +1,85 @@
-"""Stand-in until the real one lands."""
+"""A tuple that is refused → the least of it that is worth keeping, which says what is missing.
+
+Pure and total: takes any bytes, decodes nothing, and never raises.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import orjson
+
+from auditlog.sink.careful import REPAIRED
+from auditlog.sink.tuples import fields
+from auditlog.tables import TABLES, Column, Table
+
+REDUCED = "audit.reduced"
+
+_NULL = b"\xff\xff\xff\xff"
+_JSONB_VERSION = b"\x01"
+_LENGTHS = {"smallint": 2, "integer": 4, "bigint": 8, "timestamptz": 8, "boolean": 1}
+_METHOD = "request_method"
+
+
 def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
-    return row
+    """Return the smallest safe form of a tuple; the same bytes if they are none, or that already.
+
+    Its identity, its clocks, its numbers and the identifiers that are plain ASCII are kept. Other
+    texts and JSON are left out, since the server's reason to refuse may be in any of them; the
+    metadata names what was. The identity is not judged: a row under another is another row, and one
+    whose identity is refused is for the dead letters.
+
+    Args:
+        table: Index into `TABLES`.
+        row: The tuple.
+        sqlstate: Why it was refused.
+    """
+    described = TABLES[table]
+    if not is_tuple(table, row):
+        return row
+    dropped: list[str] = []
+    kept = list(_kept(described, row, dropped))
+    if not dropped:
+        return row
+    if described.columns[-1].name == "metadata":
+        mark = orjson.dumps({REDUCED: sqlstate, REPAIRED: dropped})
+        kept[-1] = _field(_JSONB_VERSION + mark)
+    return row[:2] + b"".join(kept)
+
+
+def is_tuple(table: int, row: bytes) -> bool:
+    """Tell whether the bytes have the form of the table's tuples, whatever the texts in them."""
+    columns = TABLES[table].columns
+    try:
+        values = list(fields(row))
+    except struct.error:
+        return False
+    whole = struct.pack(">h", len(columns)) + b"".join(map(_field, values))
+    return whole == row and len(values) == len(columns) and all(map(_fits, columns, values))
+
+
+def _fits(column: Column, value: bytes | None) -> bool:
+    if value is None:
+        return column.nullable
+    if column.type == "jsonb":
+        return value.startswith(_JSONB_VERSION)
+    return len(value) == _LENGTHS.get(column.type, len(value))
+
+
+def _kept(table: Table, row: bytes, dropped: list[str]) -> Iterator[bytes]:
+    for column, value in zip(table.columns, fields(row), strict=True):
+        if value is None or column.name in table.primary_key or _is_safe(column, value):
+            yield _field(value)
+        else:
+            dropped.append(column.name)
+            yield _field(None if column.nullable else b"")
+
+
+def _is_safe(column: Column, value: bytes) -> bool:
+    if column.type in _LENGTHS:
+        return True
+    is_word = column.collation == "C" or column.name == _METHOD
+    return is_word and len(value) <= (column.max_bytes or 0) and value.isascii() and 0 not in value
+
+
+def _field(value: bytes | None) -> bytes:
+    return _NULL if value is None else struct.pack(">i", len(value)) + value

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from auditlog.settings import Settings
 from auditlog.sink.accounts import Accounts
 from auditlog.sink.batch import Batch
-from auditlog.sink.buffer import SPILLED, Buffer, backlog_factor
+from auditlog.sink.buffer import SPILLED, Buffer, Put, backlog_factor
 from auditlog.sink.spool.spool import Spool
 from auditlog.sink.spool.taken import Lost, Taken
 from auditlog.sink.stats import LossReason
@@ -47,9 +47,7 @@ class Spooled:
         self._again = 0
         self._counted = 0
 
-    def putter(
-        self, buffer: Buffer
-    ) -> Callable[[int, bytes, bool, Ticket | None], Sequence[bytes]]:
+    def putter(self, buffer: Buffer) -> Put:
         """Return a `put` like the buffer's, which uses that one only where the spool fails."""
         accounts, append, on_due = self._accounts, self._spool.append, self._on_due
         batch_rows = self._settings.batch_rows
@@ -154,6 +152,12 @@ class Recovered:
         self._spool = spool
         self._looks_at = 0.0
         self._is_waiting = False
+        self.is_done = False
+        """Was nothing left when it was last looked for?"""
+        self.buried = 0
+        """How many of them are kept among the dead letters."""
+        self.lost = 0
+        """How many of them were damaged, or refused."""
 
     def seconds_until_due(self) -> float | None:
         """0 while there is something to recover; else how long until it is looked for again."""
@@ -171,8 +175,9 @@ class Recovered:
             self._looks_at = time.monotonic() + ADOPT_EVERY_S
             self._spool.adopt()
         taken = self._spool.take_recovered(self._settings.batch_rows, self._settings.batch_bytes)
-        note_damage(self._accounts, self._spool.lost())
+        self.lost += note_damage(self._accounts, self._spool.lost())
         self._is_waiting = taken is not None
+        self.is_done = taken is None
         return None if taken is None else Batch(taken.rows, self, replay=True, taken=taken)
 
     def settle(self, batch: Batch, reason: LossReason | None = None) -> None:
@@ -181,11 +186,13 @@ class Recovered:
             if reason is None:
                 self._accounts.recovered += batch.size
             else:
+                self.lost += batch.size
                 self._accounts.lose_all(reason, batch.originals(), is_own=False)
         self._spool.settle(batch.taken, batch.size)
 
     def bury(self, batch: Batch) -> None:
         """Let a row go that is kept among the dead letters."""
+        self.buried += batch.size
         self._spool.settle(batch.taken, batch.size)
 
     def give_up(self, _batch: Batch) -> int:
@@ -195,8 +202,11 @@ class Recovered:
         return 0
 
 
-def note_damage(accounts: Accounts, losses: Sequence[Lost]) -> None:
-    """Count what the spool could not read any more."""
+def note_damage(accounts: Accounts, losses: Sequence[Lost]) -> int:
+    """Count what the spool could not read any more; return how many records that are."""
     for lost in losses:
         with accounts.lock:
-            accounts.lose_unread(lost.count, lost.first_us, lost.last_us, is_own=lost.own)
+            accounts.lose_unread(
+                lost.count, lost.first_us, lost.last_us, is_own=getattr(lost, "own", False)
+            )
+    return sum(lost.count for lost in losses)

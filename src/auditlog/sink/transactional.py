@@ -10,7 +10,6 @@ PostgreSQL. What the connection raises is raised, with the remedy as a note.
 import hashlib
 import json
 import re
-import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ import uuid_utils
 from psycopg.rows import tuple_row
 
 from auditlog.remedies import remedy_of
-from auditlog.sink.copy import copy_stream, writer_name
+from auditlog.sink.ledger import copy_stream, writer_name
+from auditlog.sink.tuples import fields
 from auditlog.tables import BATCHES, LOGS
 
 # Everything goes as one document in ASCII: the drivers disagree about the form and the types of
@@ -170,21 +170,9 @@ def _document(row: bytes) -> str:
     }
     columns = ",".join(
         f'"{column.name}":{"null" if data is None else _JSON[column.type](data)}'
-        for column, data in zip(LOGS.columns, _fields(row), strict=True)
+        for column, data in zip(LOGS.columns, fields(row), strict=True)
     )
     return f"{json.dumps(entry)[:-1]},{columns}}}"
-
-
-def _fields(row: bytes) -> Iterator[bytes | None]:
-    position = 2
-    while position < len(row):
-        (length,) = struct.unpack_from(">i", row, position)
-        position += 4
-        if length < 0:
-            yield None
-        else:
-            yield row[position : position + length]
-            position += length
 
 
 def _text(data: bytes) -> str:

@@ -66,7 +66,7 @@ class Durability:
         self._probed_at = now
         return True
 
-    def _note(self, is_durable: bool) -> bool:  # noqa: FBT001  # a verdict that passes through
+    def _note(self, is_durable: bool) -> bool:  # a verdict that passes through
         if is_durable:
             self._failed_at = None
             return True

@@ -49,6 +49,7 @@ class Writer:
         settings: Settings,
         sources: Sequence[Source],
         target: Target,
+        *,
         isolation: Isolation,
         reporter: Reporter,
         own: OwnRows | None = None,
@@ -260,6 +261,8 @@ class Writer:
         self.batches += 1
         self.committed_at = time.monotonic()
         self.health = Health()
+        if batch.refused is not None:
+            self._isolation.note_reduced()
 
     async def _keep(self, batch: Batch, error: Exception) -> Exception | None:
         """Find a place for a refused row; return what stands in the way of that for now."""

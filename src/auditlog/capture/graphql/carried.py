@@ -47,8 +47,10 @@ class RequestOperation(Operation):
 
     def conclude(self, _error: BaseException | None) -> None:
         """Take the status of the request, and what was said of it."""
-        self.look_once()
         parent = self.parent
+        # Whoever waits for the rows of the request waits for this one.
+        self.ticket = parent.ticket
+        self.look_once()
         self.status, self.status_source = parent.status, parent.status_source
         self.error_type, self.skipped = parent.error_type, self.skipped or parent.skipped
         self.conclude_from_errors(parent.outcome)

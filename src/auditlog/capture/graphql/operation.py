@@ -16,7 +16,7 @@ from auditlog.capture.graphql.target import without_document
 from auditlog.capture.graphql.variables import storable
 from auditlog.capture.outcomes import OK
 from auditlog.capture.policy import Decision, Level
-from auditlog.records import LogRecord, Protocol
+from auditlog.records import Protocol
 
 GRAPHQL: Final = int(Protocol.GRAPHQL)
 INTROSPECTION_ROUTE: Final = "/__schema"
@@ -115,10 +115,6 @@ class Operation(Exchange):
     def withdraw(self) -> None:
         """Leave no row."""
         raise NotImplementedError
-
-    def hand_over(self, record: LogRecord) -> None:
-        """Submit a row; whoever waits for those of the request waits for this one."""
-        self.parent.hand_over(record)
 
     def note_errors(self, errors: Iterable[BaseException], judge: Judge) -> None:
         """Judge the errors of a result; the first few are kept, of the others the worst.

@@ -8,9 +8,7 @@ that (background tasks) is not its duration. Message by message as in ASGI 3.0, 
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
 
-from auditlog.capture.exchange import Exchange
 from auditlog.capture.outcomes import (
     CANCELLED,
     CLIENT_DISCONNECT,
@@ -28,68 +26,11 @@ from auditlog.capture.shared import Capture
 from auditlog.capture.trace import raw_correlation
 from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
 from auditlog.capture.web.body import BodyTee, describe
-from auditlog.capture.web.route import route_template
-from auditlog.reporting import describe as describe_error
+from auditlog.capture.web.exchange import HTTP, AsgiExchange
+from auditlog.capture.web.refusal import http_refusal
 
-HTTP = 1
 _DENIALS = frozenset({401, 403, 407})
 _FIRST_VALID, _FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _FIRST_INVALID = 100, 400, 500, 600
-# Raised by frameworks when they see that the client is gone, which is no fault of theirs.
-_DISCONNECTS = frozenset({"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"})
-
-
-class AsgiExchange(Exchange):
-    """What HTTP and WebSocket exchanges share: the scope, and the two channels."""
-
-    __slots__ = ("_query", "_raw_path", "_receive", "_root_path", "_send", "disconnected")
-
-    protocol = HTTP
-    route_key = "http.route"
-
-    def __init__(
-        self, capture: Capture, scope: Scope, receive: Receive, send: Send, method: str
-    ) -> None:
-        headers = scope.get("headers") or ()
-        Exchange.__init__(self, capture, scope, method, scope.get("path", ""), headers)
-        self._receive = receive
-        self._send = send
-        # Kept as they came: mounts and rewriting middlewares change the scope on the way in.
-        self._root_path = scope.get("root_path") or ""
-        self._raw_path = scope.get("raw_path")
-        self._query = scope.get("query_string") or b""
-        self.disconnected = False
-
-    def route(self) -> str | None:
-        """The template of the route that served it."""
-        return route_template(self.source, self._root_path)
-
-    def target(self) -> str:
-        """Path and query as they were sent, secrets redacted."""
-        path = self._raw_path or quote(self.path, errors="replace").encode()
-        return self.capture.redactor.target(path, self._query)
-
-    def knows_user(self) -> bool:
-        """Starlette's AuthenticationMiddleware and its like leave the user in the scope."""
-        return "user" in self.source
-
-    def peer(self) -> str | None:
-        """Return the host of `client`; a Unix socket has none."""
-        client = self.source.get("client")
-        return client[0] if client else None
-
-    def note_error(self, error: BaseException) -> None:
-        """Keep the type of what the application raised, unless it only says the client left."""
-        name = type(error).__name__
-        if not (self.disconnected and name in _DISCONNECTS):
-            self.error_type = name
-
-    def note_unreadable(self, failure: Exception) -> None:
-        """Say that a message passed of which the row lacks what it told."""
-        self.capture.recorder.reporter.report(
-            "auditlog.message_unreadable",
-            "a message that is not ASGI passed, its row may lack details:"
-            f" {describe_error(failure)}",
-        )
 
 
 class HttpExchange(AsgiExchange):
@@ -141,7 +82,7 @@ class HttpExchange(AsgiExchange):
     async def send(self, message: Message) -> None:
         """Pass a message to the server; what the server refuses is not counted as sent."""
         try:
-            await self._send(message)
+            await self.server(message)
         except OSError:
             self.disconnected = self.disconnected or not self.ended_ns
             raise
@@ -182,6 +123,16 @@ class HttpExchange(AsgiExchange):
     def outgoing(self) -> Send:
         """The `send` for the application."""
         return self.send_with_request_id if self.capture.echo_request_id else self.send
+
+    def mark_end(self) -> None:
+        """Take note that the client can have its whole answer."""
+        if not self.ended_ns:
+            self.ended_ns = time.perf_counter_ns()
+            self._completed = True
+
+    def refusal(self, detail: str, retry_after_s: int | None) -> list[Message]:
+        """Return the messages of a 503."""
+        return http_refusal(detail, retry_after_s, is_head=self.method == "HEAD")
 
     def conclude(self, error: BaseException | None) -> None:
         """Tell the status that was sent from one that is only probable."""
@@ -234,19 +185,14 @@ class HttpExchange(AsgiExchange):
         """The extensions that end a response; all others only pass."""
         if kind == "http.response.trailers":
             if not message.get("more_trailers"):
-                self._end()
+                self.mark_end()
         elif kind == "http.response.pathsend":
-            self._end()
+            self.mark_end()
         elif kind == "http.response.zerocopysend":
             self.bytes_out += message.get("count") or 0
             self._messages_out += 1
             if not message.get("more_body"):
-                self._end()
-
-    def _end(self) -> None:
-        if not self.ended_ns:
-            self.ended_ns = time.perf_counter_ns()
-            self._completed = True
+                self.mark_end()
 
     def _with_request_id(self, message: Message) -> Message:
         """Copy a start message with the request's id, unless the application set one."""

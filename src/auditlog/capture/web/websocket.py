@@ -5,7 +5,6 @@ when the application closed before accepting, as the ASGI specification makes th
 How the connection ended is told by the close code and by whose it was (RFC 6455, section 7.4).
 """
 
-import time
 from typing import Any
 
 from auditlog.capture.outcomes import (
@@ -23,7 +22,9 @@ from auditlog.capture.outcomes import (
 from auditlog.capture.policy import Decision
 from auditlog.capture.shared import Capture
 from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
-from auditlog.capture.web.http import AsgiExchange, number, outcome_of_status
+from auditlog.capture.web.exchange import AsgiExchange
+from auditlog.capture.web.http import number, outcome_of_status
+from auditlog.capture.web.refusal import websocket_refusal
 
 _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403
@@ -31,8 +32,9 @@ _INTERNAL_ERROR = 500
 _NO_CODE = 1005
 _ABNORMAL = 1006
 _RESTART = 1012
+_TRY_AGAIN_LATER = 1013
 # Codes that only servers send (IANA): they tell an application of their own shutdown with them.
-_SERVER_CODES = frozenset({_RESTART, 1013, 1014})
+_SERVER_CODES = frozenset({_RESTART, _TRY_AGAIN_LATER, 1014})
 _MAX_REASON_CHARS = 128
 _OUTCOME_OF_CODE = {
     1000: OK,
@@ -47,7 +49,7 @@ _OUTCOME_OF_CODE = {
     1010: CLIENT_ERROR,
     1011: SERVER_ERROR,
     _RESTART: CANCELLED,
-    1013: SERVER_ERROR,
+    _TRY_AGAIN_LATER: SERVER_ERROR,
     1014: SERVER_ERROR,
     3000: DENIED,  # IANA: Unauthorized
     3003: DENIED,  # IANA: Forbidden
@@ -98,7 +100,7 @@ class WebSocketExchange(AsgiExchange):
     async def send(self, message: Message) -> None:
         """Pass a message to the server; what the server refuses is not counted as sent."""
         try:
-            await self._send(message)
+            await self.server(message)
         except OSError:
             self.disconnected = True
             self._close("client", _ABNORMAL, None)
@@ -111,6 +113,13 @@ class WebSocketExchange(AsgiExchange):
     def outgoing(self) -> Send:
         """The `send` for the application."""
         return self.send
+
+    def refusal(self, detail: str, retry_after_s: int | None) -> list[Message]:
+        """Return the messages that deny the handshake, or close what was accepted."""
+        extensions = self.source.get("extensions") or {}
+        if self._accepted or "websocket.http.response" not in extensions:
+            return [{"type": "websocket.close", "code": _TRY_AGAIN_LATER}]
+        return websocket_refusal(detail, retry_after_s)
 
     def conclude(self, error: BaseException | None) -> None:
         """Conclude from the close code, or from the lack of one."""
@@ -159,7 +168,7 @@ class WebSocketExchange(AsgiExchange):
         elif kind == "websocket.http.response.body":
             self.bytes_out += len(message.get("body") or b"")
             if not message.get("more_body"):
-                self._end()
+                self.mark_end()
 
     def _conclude_handshake(self, error: BaseException | None) -> None:
         if self.status is not None:
@@ -167,7 +176,8 @@ class WebSocketExchange(AsgiExchange):
         elif error is not None and not isinstance(error, Exception):
             self.outcome = CANCELLED
         elif self._closed_by == "server":
-            self.status, self.status_source, self.outcome = _FORBIDDEN, DERIVED, DENIED
+            self.status, self.status_source = _FORBIDDEN, DERIVED
+            self.outcome = SERVER_ERROR if self.refused else DENIED
         elif self.disconnected:
             self.outcome = CLIENT_DISCONNECT
         else:
@@ -180,11 +190,7 @@ class WebSocketExchange(AsgiExchange):
             self._closed_by = by
             self._close_code = code if isinstance(code, int) else _NO_CODE
             self._close_reason = reason[:_MAX_REASON_CHARS] if isinstance(reason, str) else None
-            self._end()
-
-    def _end(self) -> None:
-        if not self.ended_ns:
-            self.ended_ns = time.perf_counter_ns()
+            self.mark_end()
 
 
 def _payload_size(message: Message) -> int:

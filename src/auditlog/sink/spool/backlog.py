@@ -87,7 +87,7 @@ class Backlog:
         """To be read; the first may be in part."""
         self._behind: deque[Segment] = deque()
         self._offset = 0
-        self._continuity = Continuity(lane, losses.add)
+        self._continuity = Continuity(lane, losses.add, own=live is not None)
         self._outstanding: deque[Stretch] = deque()
         self._again: deque[Stretch] = deque()
         self.freed = 0
@@ -96,6 +96,13 @@ class Backlog:
         """Bytes that were read, headers included."""
         self.left = 0
         """Segments that stay where they are."""
+        # What follows is looked at from other threads.
+        self.undecided = (0, 0)
+        """Rows, and bytes, that were read and are not settled."""
+        self.to_repeat = (0, 0)
+        """Rows, and bytes, that were put back."""
+        self.repeats_since: float | None = None
+        """When the oldest row came that was put back."""
 
     @property
     def next_number(self) -> int:
@@ -103,30 +110,19 @@ class Backlog:
         return self._continuity.position
 
     @property
-    def undecided(self) -> tuple[int, int]:
-        """Rows, and bytes, that were read and are not settled."""
-        stretches = self._outstanding
-        return (
-            sum(stretch.rows - stretch.settled for stretch in stretches),
-            sum(stretch.size for stretch in stretches),
-        )
-
-    @property
-    def to_repeat(self) -> tuple[int, int]:
-        """Rows, and bytes, that were put back."""
-        return sum(stretch.rows for stretch in self._again), sum(
-            stretch.size for stretch in self._again
-        )
-
-    @property
-    def repeats_since(self) -> float | None:
-        """When the oldest row came that was put back."""
-        return self._again[0].since if self._again else None
-
-    @property
     def is_finished(self) -> bool:
         """Whether everything is read and settled."""
         return not (self.ahead or self._outstanding)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is nothing to take."""
+        return not (self.ahead or self._again)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was read is settled."""
+        return not self._outstanding
 
     def take(self, max_rows: int, max_bytes: int, since: float) -> Taken | None:
         """Read on, until a bound is reached; what was put back comes first, as it was.
@@ -134,9 +130,10 @@ class Backlog:
         Raises:
             OSError: the lane cannot be read; it is tried again from the same place.
         """
-        if self._again:
+        while self._again:
             taken = self._repeat(self._again[0])
             self._again.popleft()
+            self._count()
             if taken.size:
                 return taken
         stretch = Stretch(since)
@@ -151,16 +148,15 @@ class Backlog:
             self._outstanding.append(stretch)
             self._acknowledge()
         self.sweep()
+        self._count()
         return self._taken(stretch, rows) if stretch.rows else None
 
-    def settle(self, stretch: Stretch, rows: int) -> int:
-        """Count rows of a stretch as decided; return how many of them were not before."""
-        if not stretch.valid:
-            return 0
-        before = stretch.settled
-        stretch.settled = min(stretch.rows, before + rows)
-        self._acknowledge()
-        return stretch.settled - before
+    def settle(self, stretch: Stretch, rows: int) -> None:
+        """Count rows of a stretch as decided, unless it was put back."""
+        if stretch.valid:
+            stretch.settled = min(stretch.rows, stretch.settled + rows)
+            self._acknowledge()
+            self._count()
 
     def put_back(self) -> None:
         """Hand out again what was handed out and not settled whole."""
@@ -169,6 +165,7 @@ class Backlog:
                 stretch.valid = False
                 self._outstanding[index] = stretch.again()
         self._again = deque(stretch for stretch in self._outstanding if not stretch.is_done)
+        self._count()
 
     def sweep(self) -> None:
         """Remove the segments that were read to their end, when nothing of them is outstanding."""
@@ -184,6 +181,16 @@ class Backlog:
         """Close every file."""
         for segment in (*self._behind, *self.ahead):
             segment.close()
+
+    def _count(self) -> None:
+        rows = sum(stretch.rows - stretch.settled for stretch in self._outstanding)
+        self.undecided = rows, sum(stretch.size for stretch in self._outstanding)
+        again = self._again
+        self.to_repeat = (
+            sum(stretch.rows for stretch in again),
+            sum(stretch.size for stretch in again),
+        )
+        self.repeats_since = again[0].since if again else None
 
     def _read(
         self, stretch: Stretch, rows: list[list[bytes]], max_rows: int, max_bytes: int
@@ -331,7 +338,9 @@ class Backlog:
                     rows[table].append(item.row if convert is None else convert(item.row))
                     count += 1
         if count < stretch.rows:
-            self._losses.add(Lost(stretch.rows - count, None, None, self._lane))
+            self._losses.add(
+                Lost(stretch.rows - count, None, None, self._lane, self._live is not None)
+            )
             stretch.rows = count
             self._acknowledge()
         return self._taken(stretch, rows)

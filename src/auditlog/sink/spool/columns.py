@@ -30,9 +30,7 @@ def conversions(tables: Sequence[TableColumns]) -> Conversions:
     return tuple(_conversion(name, columns) for name, columns in tables)
 
 
-def _conversion(
-    name: str, columns: tuple[tuple[str, str], ...]
-) -> tuple[int, Convert | None]:
+def _conversion(name: str, columns: tuple[tuple[str, str], ...]) -> tuple[int, Convert | None]:
     for index, table in enumerate(TABLES):
         if table.qualified_name == name:
             if columns == CURRENT_TABLES[index][1]:

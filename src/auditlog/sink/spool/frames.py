@@ -115,9 +115,7 @@ def _search(descriptor: int, start: int, end: int, seed: int) -> int | None:
     return None
 
 
-def _is_torn(
-    beginning: bytes, head: tuple[int, int, int, int, int] | None, rest: int
-) -> bool:
+def _is_torn(beginning: bytes, head: tuple[int, int, int, int, int] | None, rest: int) -> bool:
     if head is not None:
         return rest < FRAME_BYTES + head[1]
     return rest < FRAME_BYTES and FRAME_MAGIC.startswith(beginning[: len(FRAME_MAGIC)])

@@ -1,4 +1,4 @@
-"""A segment file, byte by byte: what is packed here is all that the spool ever writes.
+r"""A segment file, byte by byte: what is packed here is all that the spool ever writes.
 
 A segment is a header, twice, and behind it frames, one for each record. All numbers are
 big-endian, as in the tuples.
@@ -8,7 +8,7 @@ that one bad sector costs no record; frames begin behind the second.
 
 | offset | bytes | what |
 |---|---|---|
-| 0 | 8 | magic, `\\x89AUDSPL\\n` |
+| 0 | 8 | magic, `\x89AUDSPL\n` |
 | 8 | 2 | version of this format; magic and version keep their places in every later one |
 | 10 | 2 | which copy: 0 or 1 |
 | 12 | 4 | length of the JSON |
@@ -25,7 +25,7 @@ Frame:
 
 | offset | bytes | what |
 |---|---|---|
-| 0 | 2 | magic, `\\xf5\\x9a` |
+| 0 | 2 | magic, `\xf5\x9a` |
 | 2 | 1 | table |
 | 3 | 1 | flags; bit 0: low priority |
 | 4 | 4 | length of the tuple, at most 16 MiB |

@@ -82,8 +82,9 @@ class Losses:
 class Continuity:
     """Follows the numbers of a lane's records, and reports every hole once."""
 
-    def __init__(self, lane: str, add: Callable[[Lost], None]) -> None:
+    def __init__(self, lane: str, add: Callable[[Lost], None], *, own: bool) -> None:
         self._lane = lane
+        self._own = own
         self._add = add
         self.expected: int | None = None
         """The number of the next record; None: nothing is known of what came before."""
@@ -143,7 +144,7 @@ class Continuity:
         if count or vague:
             exact = not vague
             first_us, last_us = _date_of(self._last), _date_of(behind)
-            self._add(Lost(count + vague, first_us, last_us, self._lane, exact))
+            self._add(Lost(count + vague, first_us, last_us, self._lane, self._own, exact))
         self._vague = False
         if self.expected is not None:
             self._move_to(number)

@@ -21,6 +21,7 @@ from auditlog.reporting import Reporter, describe
 from auditlog.sink.spool.backlog import Backlog
 from auditlog.sink.spool.lane import Lane
 from auditlog.sink.spool.layout import (
+    BLOCK,
     FRAME_BYTES,
     FRAME_MAGIC,
     MAX_TUPLE_BYTES,
@@ -103,6 +104,7 @@ class Tail:
         # Up to which `written` may grow without a look at anything else.
         self._easy = 0
         self._next_segment = 1
+        self._header_bytes = 2 * BLOCK
         self._retry_at = 0.0
         self._is_dirty = False
         self._on_durable: list[OnDurable] = []
@@ -134,9 +136,11 @@ class Tail:
             self.written += size
             try:
                 if _pwrite(self._descriptor, frame, offset) != size:
-                    return self._take_back(number, size, OSError(errno.ENOSPC, "disk full"))
+                    raise _half_written()
             except OSError as error:
-                return self._take_back(number, size, error)
+                if self._take_back(number, size, error):
+                    return self.append(table, row, low_priority, on_durable)
+                return False
             if self._syncs:
                 if on_durable is not None:
                     self._on_durable.append(on_durable)
@@ -168,15 +172,32 @@ class Tail:
             if enough and self.number == number:
                 self._give_up_segment()
 
-    def close(self) -> Lane | None:
-        """Let go of the lane, and return it; the next append makes another."""
+    def sync(self) -> None:
+        """Make everything durable, in this thread."""
+        with self.lock:
+            self._is_dirty = self._is_dirty or self._descriptor >= 0
+        self.syncer.run()
+
+    def close(self) -> None:
+        """Let go of the lane, and remove it when all of it is settled."""
+        if self._syncs:
+            self.syncer.run()
         with self.lock:
             self._give_up_segment()
-            lane, unsynced = self.lane, self._unsynced
-            self._reset_lane()
+            lane, backlog, unsynced = self.lane, self.backlog, self._unsynced
+            is_settled = backlog is not None and self.number == backlog.next_number
+            lock = self.lock
+            self._reset()
+            self.lock = lock
         for descriptor in unsynced:
             _close(descriptor)
-        return lane
+        if lane is None or backlog is None:
+            return
+        if is_settled and backlog.is_idle:
+            backlog.sweep()
+        backlog.close()
+        if not (backlog.is_finished and lane.remove()):
+            lane.release()
 
     def forget(self) -> None:
         """Close everything in a forked child, whose locks may be held for ever."""
@@ -189,25 +210,21 @@ class Tail:
         self._reset()
         self.syncer.forget()
 
-    def _reset_lane(self) -> None:
-        lock = self.lock
-        self._reset()
-        self.lock = lock
-
     def _make_room(self, size: int, low_priority: bool) -> bool:
         """Find out why a record cannot simply be written, and do something about it."""
         if time.monotonic() < self._retry_at:
             return False
         if size > MAX_TUPLE_BYTES:
-            return self._refuse("auditlog.spool_failed", f"a row of {size} bytes is too long")
+            self._reporter.report("auditlog.spool_failed", f"a row of {size} bytes is too long")
+            return False
         try:
             if self.lane is None:
                 self._open_lane()
             if self._is_over_cap(size, low_priority):
                 return self._refuse(
                     "auditlog.spool_full",
-                    f"the spool has reached spool_max_bytes ({self._max_bytes}):"
-                    " see why rows are not written to PostgreSQL, or allow more",
+                    f"the spool holds all that it may, {self._max_bytes} bytes:"
+                    " see why rows do not get to PostgreSQL, or allow more",
                 )
             if not self._fits(size):
                 self._open_segment()
@@ -239,3 +256,119 @@ class Tail:
             return
         self.lane, self.backlog = lane, backlog
         self._new_folders.append(self._directory)
+
+    def _open_segment(self) -> None:
+        lane, backlog, old, first = self.lane, self.backlog, self._segment, self.number
+        if lane is None or backlog is None:
+            return
+        place, seed = self._next_segment, int.from_bytes(os.urandom(4), "big")
+        segment = Segment(segment_path(lane.path, place))
+        head = pack_header(Header(lane.name, place, self._writer, first, seed))
+        size = len(head)
+        descriptor = _create(segment.path, head)
+        if self.number != first or self._segment is not old or self.lane is not lane:
+            # A signal handler was faster.
+            _close(descriptor)
+            os.unlink(segment.path)
+            return
+        # No call until it is in place.
+        old_descriptor, old_end = self._descriptor, self.written - self._base
+        self._segment, self._descriptor, self._seed = segment, descriptor, seed
+        self._base = self.written
+        self.written += size
+        self._header_bytes, self._next_segment = size, place + 1
+        self._end_segment(old, old_descriptor, old_end, first)
+        backlog.ahead.append(segment)
+        if self._syncs:
+            self._new_folders.append(lane.path)
+
+    def _give_up_segment(self) -> None:
+        """Append no more to the last segment; the next record begins another."""
+        with self.lock:
+            segment, descriptor = self._segment, self._descriptor
+            self._segment, self._descriptor, self._easy = None, -1, 0
+            self._end_segment(segment, descriptor, self.written - self._base, self.number)
+
+    def _end_segment(
+        self, segment: Segment | None, descriptor: int, end: int, next_number: int
+    ) -> None:
+        if segment is None:
+            return
+        segment.next_number, segment.end = next_number, end
+        if self._is_dirty:
+            self._unsynced.append(descriptor)
+        else:
+            _close(descriptor)
+
+    def _take_back(self, number: int, size: int, error: OSError) -> bool:
+        """Undo what the kernel has not taken whole; True when it is worth another attempt."""
+        # Else a signal handler has appended behind it, and the hole is found and counted.
+        if self.number == number + 1:
+            self.number = number
+            self.written -= size
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self.written - self._base)
+        was_used = self.written - self._base > self._header_bytes
+        if error.errno not in _FULL:
+            # A limit of the file's size, or its part of the disk: another may do.
+            self._give_up_segment()
+        if error.errno == errno.EFBIG and was_used:
+            return True
+        return self._fail(error)
+
+    def _fail(self, error: OSError) -> bool:
+        reason = "auditlog.spool_full" if error.errno in _FULL else "auditlog.spool_failed"
+        self._retry_at = time.monotonic() + RETRY_S
+        return self._refuse(
+            reason,
+            f"{self._directory} cannot be written, {describe(error)}: {error.strerror}; see that"
+            " it is a folder of this user's with free space",
+        )
+
+    def _refuse(self, reason: str, message: str) -> bool:
+        self._easy = 0
+        self.failing = message
+        self._reporter.report(reason, message)
+        return False
+
+    def _collect(self) -> Work | None:
+        """Hand over what the next fdatasync is to cover."""
+        with self.lock:
+            if not (self._is_dirty or self._unsynced or self._new_folders):
+                return None
+            work = Work(self._unsynced, self._new_folders, self._on_durable)
+            self._unsynced, self._new_folders, self._on_durable = [], [], []
+            self._is_dirty = False
+            if self._descriptor >= 0:
+                try:
+                    # Its own: this one may be closed, and its number given to another file.
+                    work.descriptors.append(os.dup(self._descriptor))
+                except OSError as error:
+                    work.error = error
+            return work
+
+
+def _create(path: str, head: bytes) -> int:
+    """Make a file with something in it, or none at all."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if _pwrite(descriptor, head, 0) != len(head):
+            raise _half_written()
+    except BaseException:
+        _close(descriptor)
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    return descriptor
+
+
+def _half_written() -> OSError:
+    # The kernel tells why only of a write that it takes nothing of.
+    return OSError(errno.ENOSPC, "only a part could be written")
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        with suppress(OSError):
+            os.close(descriptor)

@@ -32,5 +32,7 @@ class Lost:
     last_us: int | None
     """Likewise of the first good record behind them."""
     lane: str
+    own: bool
+    """Of this process's lane; else of one whose owner is dead."""
     exact: bool = True
     """False: at least so many; behind them nothing is left that tells."""

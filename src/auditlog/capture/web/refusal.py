@@ -1,0 +1,53 @@
+"""What a client gets instead of an answer that cannot be audited: 503, told as RFC 9457 has it.
+
+The body says nothing of what is broken behind it. After the application ran there is no
+`Retry-After`: whoever tries again may do it twice.
+"""
+
+from typing import Final
+
+import orjson
+
+from auditlog.capture.web.asgi_types import Message
+
+NOT_CARRIED_OUT: Final = (
+    "This request cannot be recorded in the audit trail at present, and was not carried out."
+)
+ANSWER_WITHHELD: Final = (
+    "What became of this request could not be recorded in the audit trail in time, so its answer"
+    " is withheld. It may have been carried out."
+)
+_STATUS: Final = 503
+_TITLE: Final = "Service Unavailable"
+
+
+def http_refusal(detail: str, retry_after_s: int | None, *, is_head: bool) -> list[Message]:
+    """Return the two messages of the response.
+
+    Args:
+        detail: A sentence for people.
+        retry_after_s: In seconds; None where trying again is not to be suggested.
+        is_head: Is it the answer to a HEAD, which has no body?
+    """
+    start, body = _response("", detail, retry_after_s)
+    return [start, {**body, "body": b""} if is_head else body]
+
+
+def websocket_refusal(detail: str, retry_after_s: int | None) -> list[Message]:
+    """Return the two messages of the extension `websocket.http.response`."""
+    return _response("websocket.", detail, retry_after_s)
+
+
+def _response(prefix: str, detail: str, retry_after_s: int | None) -> list[Message]:
+    problem = {"type": "about:blank", "title": _TITLE, "status": _STATUS, "detail": detail}
+    body = orjson.dumps(problem)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % retry_after_s))
+    return [
+        {"type": f"{prefix}http.response.start", "status": _STATUS, "headers": headers},
+        {"type": f"{prefix}http.response.body", "body": body},
+    ]

@@ -1,0 +1,51 @@
+"""Faults between the service and the database, at every stage of a batch."""
+
+from fault_proxy import Harm
+from fault_scene import Fault, Scene
+from fault_wire import Stage
+
+STAGES = tuple(stage for stage in Stage if stage is not Stage.STAGING)
+"""Those that every batch passes; a temporary table is only for what is written again."""
+
+
+def harmed(stage: Stage, harm: Harm) -> Fault:
+    """Return the fault that does one harm at one stage."""
+
+    def fault(scene: Scene) -> None:
+        scene.proxy.arm(stage, harm)
+        if stage in (Stage.CONNECT, Stage.STARTUP):
+            scene.proxy.cut()
+        assert scene.proxy.await_strike(stage, harm), f"nothing came to {stage}"
+        scene.flow()
+
+    fault.__doc__ = f"{harm.value}, {stage.value}"
+    return fault
+
+
+def every_harm(stage: Stage) -> Fault:
+    """Return the fault that does all of them, one after the other, at one stage."""
+
+    def fault(scene: Scene) -> None:
+        for harm in scene.random.sample(list(Harm), len(Harm)):
+            harmed(stage, harm)(scene)
+
+    return fault
+
+
+def any_harm_anywhere(scene: Scene) -> None:
+    """Twenty times, as chance has it."""
+    for _ in range(20):
+        harmed(scene.random.choice(STAGES), scene.random.choice(list(Harm)))(scene)
+
+
+def refused(scene: Scene) -> None:
+    """Every connection is ended at once, for a while."""
+    scene.proxy.refuse()
+    scene.flow(100)
+    scene.proxy.admit()
+
+
+def silent(scene: Scene) -> None:
+    """All connections are half-open: nothing comes, and nothing ends."""
+    scene.proxy.silence()
+    scene.flow(100)
