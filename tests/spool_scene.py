@@ -1,11 +1,13 @@
 """A spool in a folder of a test's own, rows that can be told apart, and what is left of them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord
@@ -106,6 +108,16 @@ def left_behind(folder: Path, numbers: Iterable[int], **changes: Any) -> Path:
     spool = spool_at(folder, **changes)
     put(spool, numbers)
     spool.close()
+    return segments(folder)[-1]
+
+
+def killed(folder: Path, numbers: Iterable[int]) -> Path:
+    """A lane as kill -9 leaves it: its files while they are being written, and no lock."""
+    with TemporaryDirectory() as alive:
+        spool = spool_at(Path(alive))
+        put(spool, numbers)
+        shutil.copytree(alive, folder, dirs_exist_ok=True)
+        spool.close()
     return segments(folder)[-1]
 
 

@@ -352,7 +352,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _drain_all() -> None:
     """The last resort, for applications that never closed their log."""
     for log in list(_instances):
-        if not log._chain.is_empty() or log._embedded:
+        if not log._chain.is_empty() or log._embedded or log.settings.spool_dir is not None:
             try:
                 log._drain()
             except Exception as error:  # noqa: BLE001  # the other logs have rows as well

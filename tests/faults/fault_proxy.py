@@ -129,6 +129,8 @@ class StageProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            # Message by message, small writes would wait for delayed acknowledgements.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(client)
             self._connections.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fault_client import Client
+from fault_client import Client, until
 from fault_journal import Request, read_journal
 from fault_judge import COMMIT, MEMORY, SPOOL, Verdict, judge
 from fault_postgres import Database, Postgres
@@ -159,10 +159,15 @@ def requests_of(scene: Scene) -> dict[str, Request]:
 
 def ship_the_rest(scene: Scene) -> None:
     """Let a fresh service on the same spool write what the last one has left there."""
-    if not any(scene.spool.rglob("*.segment")):
-        return
-    scene.service.start()
-    scene.service.stop()
+    if not is_spool_empty(scene):
+        scene.service.start()
+        until(lambda: is_spool_empty(scene), "everything is shipped")
+        scene.service.stop()
+
+
+def is_spool_empty(scene: Scene) -> bool:
+    """Whether no file with records is left; the owner of one removes it when all are settled."""
+    return not any(scene.spool.rglob("*.segment"))
 
 
 def tried(

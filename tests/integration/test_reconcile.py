@@ -153,13 +153,14 @@ def test_rows_put_in_the_place_of_deleted_ones_hide_nothing(dsn: str) -> None:
 
 def test_entries_that_no_batch_can_have_left_are_told(any_dsn: str) -> None:
     """Dates in the wrong order, fewer bytes than the rows must have."""
-    for bytes_, first, last in ((500, "2026-01-02", "2026-01-01"), (5, "2026-01-01", "2026-01-02")):
-        execute(
-            any_dsn,
-            "INSERT INTO logstore.batches"
-            " (batch_id, writer, logs, bytes, first_log_date, last_log_date, sha256)"
-            f" VALUES (gen_random_uuid(), 'w', 1, {bytes_}, '{first}', '{last}', sha256('x'))",
-        )
+    with psycopg.connect(any_dsn) as conn:
+        for entry in ((500, "2026-01-02", "2026-01-01"), (5, "2026-01-01", "2026-01-02")):
+            conn.execute(
+                "INSERT INTO logstore.batches"
+                " (batch_id, writer, logs, bytes, first_log_date, last_log_date, sha256)"
+                " VALUES (gen_random_uuid(), 'w', 1, %s, %s, %s, sha256('x'))",
+                entry,
+            )
     found = look(any_dsn)
     assert found.ledger.impossible == 2
     assert unexplained(found) == {"logs": 2, "ledger": 2}
@@ -217,7 +218,7 @@ def test_clocks_that_were_wrong_keep_nothing_from_adding_up(dsn: str) -> None:
     assert (logs(found).stored, figures(found)) == (8, (0, 0))
     execute(dsn, BY_HAND.format("a", "infinity"))
     execute(dsn, BY_HAND.format("b", "-infinity"))
-    execute(dsn, BY_HAND.format("c", "5000-01-01 BC"))
+    execute(dsn, BY_HAND.format("c", "4000-01-01 BC"))
     assert figures(look(dsn))[1] == 3
     assert figures(look(dsn, since=NOON - MINUTE, until=NOON + MINUTE)) == (0, 0)
     maintain(dsn, "DELETE FROM logstore.logs WHERE request_url IS NULL")

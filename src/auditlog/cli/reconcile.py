@@ -13,11 +13,14 @@ from auditlog.cli.durations import duration
 from auditlog.cli.failures import Exit
 from auditlog.cli.options import AsJson, Dsn, required
 from auditlog.cli.output import put_json, say, stdout
+from auditlog.cli.spool import SpoolDirectory
+from auditlog.errors import SettingsError
 from auditlog.postgres.causes import Connection, connect
 from auditlog.query.reconcile import obstacles
 from auditlog.query.reconcile import reconcile as compare
-from auditlog.query.reconciliation import Reconciliation
+from auditlog.query.reconciliation import Spooled
 from auditlog.query.verdicts import is_well
+from auditlog.sink.spool.inspection import survey
 
 
 def moment(text: str) -> datetime:
@@ -67,15 +70,7 @@ def reconcile(
             show_default=False,
         ),
     ] = None,
-    spool: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="A spool_dir on this machine, to count what waits in it.",
-            show_default=False,
-        ),
-    ] = None,
+    spool_dir: SpoolDirectory = None,
     silent_after: Annotated[
         timedelta,
         typer.Option(
@@ -99,10 +94,11 @@ def reconcile(
     """Say whether every record is accounted for: the ledger against the tables, and what is told.
 
     Exit 1 if records are missing, or are there, and nothing says why. Exit 2 or 3: it cannot be
-    told, because of a setting, a right, the time, or a database that does not answer.
+    told, for lack of a setting, a right, time, or a database that answers.
     """
     if since is not None and until is not None and since >= until:
         raise typer.BadParameter("--since must be before --until, or nothing is looked at")
+    spooled = _spooled(spool_dir)
     with connect(required(dsn)) as conn:
         _check(conn)
         try:
@@ -118,7 +114,7 @@ def reconcile(
         except psycopg.errors.QueryCanceled:
             say("It takes longer than --timeout: give it more time, or look at less by --since.")
             raise typer.Exit(Exit.USAGE) from None
-    found = _with_spool(found, spool)
+    found = replace(found, spooled=spooled)
     if as_json:
         put_json(report.as_json(found, strict=strict))
     else:
@@ -134,7 +130,18 @@ def _check(conn: Connection) -> None:
         raise typer.Exit(Exit.USAGE)
 
 
-def _with_spool(found: Reconciliation, spool: Path | None) -> Reconciliation:
-    if spool is None:
-        return found
-    return replace(found, spooled=None)
+def _spooled(spool_dir: Path | None) -> Spooled | None:
+    """Count what a spool holds, before the database is looked at.
+
+    A record that is shipped in between is then counted twice, and never not at all.
+    """
+    if spool_dir is None:
+        return None
+    try:
+        lanes = survey(str(spool_dir))
+    except OSError as error:
+        raise SettingsError(
+            f"the spool cannot be read: {error.strerror}: run this as the user of the service, and"
+            " give the folder that spool_dir names"
+        ) from error
+    return Spooled(sum(lane.rows for lane in lanes), sum(lane.damaged for lane in lanes))

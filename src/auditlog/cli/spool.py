@@ -34,9 +34,17 @@ from auditlog.sink.spool.inspection import (
     verify as verify_frames,
 )
 from auditlog.sink.spool.segment import SEGMENT_NAME, Segment, segments_of
-from auditlog.tables import TABLES
+from auditlog.tables import EXECUTION_LOGS, LOGS, QUOTA_LOGS, TABLES
 
-TableName = StrEnum("TableName", {table.name.upper(): table.name for table in TABLES})
+
+class TableName(StrEnum):
+    """Whose rows are exported."""
+
+    LOGS = LOGS.name
+    EXECUTION_LOGS = EXECUTION_LOGS.name
+    QUOTA_LOGS = QUOTA_LOGS.name
+
+
 _TABLE_OF = {table.name: table for table in TABLES}
 
 _MEANINGS = {
@@ -118,7 +126,7 @@ def export(
         ),
     ] = None,
     *,
-    table: Annotated[TableName, typer.Option(help="Whose rows.")] = TableName(TABLES[0].name),
+    table: Annotated[TableName, typer.Option(help="Whose rows.")] = TableName.LOGS,
     everything: Annotated[
         bool, typer.Option("--all", help="Also rows that are known to be stored.")
     ] = False,

@@ -5,7 +5,8 @@
 -- silent      no stop, and its writer committed nothing for a time: it was killed, or has nothing to do
 -- running     no stop
 -- unbalanced  the counters of its stop do not add up; the figure is the difference
--- overdrawn   the writer counted more rows written than the ledger has of it: entries were deleted
+-- overdrawn   the writer counted more rows written than the ledger has of it: entries were deleted;
+--             not the sum of its lives, for a log that starts again goes on counting
 -- stopped     nothing odd
 --
 -- Last batches are by the server's clock, starts and stops by the service's. A process that began
@@ -77,7 +78,7 @@ lives AS (
     SELECT
         starts.run_id, starts.instance_id, starts.writer, starts.metadata, starts.log_date,
         starts.is_replaced, ledger.last_batch, stops.log_date AS stopped_at, stops.difference,
-        sum(stops.written) OVER (PARTITION BY starts.writer) - coalesce(ledger.rows, 0) AS overdrawn,
+        max(stops.written) OVER (PARTITION BY starts.writer) - coalesce(ledger.rows, 0) AS overdrawn,
         coalesce(starts.log_date < ends.begins AND ends.first_sequence > 1, false) AS is_pruned
     FROM starts
     CROSS JOIN ends

@@ -155,10 +155,12 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """What a spool folder holds; None: nobody looked there."""
+    """What a spool folder holds."""
 
     waiting: int
+    """Records that are not in the database yet, as far as the spool knows."""
     damaged: int
+    """Places that cannot be read, each of a record at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Reconciliation:
     dead_letters: int | None
     """Waiting for somebody; None: there is no such table in this schema."""
     spooled: Spooled | None = None
+    """None: nobody looked there."""
 
     @property
     def unaccounted(self) -> int:

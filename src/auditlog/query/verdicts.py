@@ -82,7 +82,9 @@ def _range(table: TableCount) -> str:
 
 def _ledger(found: Reconciliation) -> Iterator[Verdict]:
     ledger = found.ledger
-    yield Verdict("ledger", "ok", ledger.entries, f"{_many(ledger.entries, 'batch', 'es')}")
+    numbers = f", numbers {ledger.first_sequence} to {ledger.last_sequence}"
+    detail = _many(ledger.entries, "batch", "es") + (numbers if ledger.entries else "")
+    yield Verdict("ledger", "ok", ledger.entries, detail)
     if ledger.impossible:
         detail = "entries with dates or sizes that no batch has: they were made or changed by hand"
         yield Verdict("ledger", "unexplained", ledger.impossible, detail)
@@ -145,7 +147,7 @@ def _kept(found: Reconciliation) -> Iterator[Verdict]:
         detail = "records on disk, not in the database yet: `auditlog spool ship`"
         yield _waiting("spool", found.spooled.waiting, detail)
         if found.spooled.damaged:
-            detail = "records of the spool that cannot be read: `auditlog spool verify`"
+            detail = "places of the spool that cannot be read: `auditlog spool verify`"
             yield Verdict("spool", "unexplained", found.spooled.damaged, detail)
 
 

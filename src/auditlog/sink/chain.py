@@ -60,10 +60,11 @@ class Chain:
         writer = writer_name()
         self.spool = _spool(settings, writer, reporter)
         sources: list[Source] = []
-        spooled = None
+        spooled = self.recovered = None
         if self.spool is not None:
             spooled = Spooled(settings, self.accounts, self.spool, on_due)
-            sources += [spooled, Recovered(settings, self.accounts, self.spool)]
+            self.recovered = Recovered(settings, self.accounts, self.spool)
+            sources += [spooled, self.recovered]
         spill = None if spooled is None else spooled.spill
         self.buffer = Buffer(settings, self.accounts, on_due, spill)
         self.own = OwnRows(

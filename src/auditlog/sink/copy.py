@@ -36,7 +36,7 @@ from auditlog.sink.faults import (
     note_copying,
 )
 from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
-from auditlog.sink.merge import DIFFERING, MAY_READ, MERGE, accept_arrays, columns_of
+from auditlog.sink.merge import DIFFERING, MAY_READ, MERGE, Array, accept_arrays, columns_of
 from auditlog.sink.reduced import is_tuple
 from auditlog.tables import TABLES
 
@@ -111,7 +111,7 @@ class CopyTarget:
             psycopg.Error, OSError, TimeoutError: as `write`.
         """
         async with self._session() as cursor:
-            found = await _first_differing(cursor, table, [row])
+            found = await _differing(cursor, table, columns_of(table, [row]))
         return None if found is None else not found
 
     async def close(self) -> None:
@@ -223,20 +223,21 @@ async def _add(cursor: Cursor, table: int, rows: list[bytes]) -> int:
     """Add the rows that are not there, and count them."""
     if not rows:
         return 0
-    await cursor.execute(MERGE[table], columns_of(table, rows))
+    columns = columns_of(table, rows)
+    await cursor.execute(MERGE[table], columns)
     added = cursor.rowcount
     if added < len(rows):
-        for number in await _first_differing(cursor, table, rows) or ():
+        for number in await _differing(cursor, table, columns) or ():
             raise RowError("23505", table, number, "another row has its identity")
     return added
 
 
-async def _first_differing(cursor: Cursor, table: int, rows: list[bytes]) -> list[int] | None:
+async def _differing(cursor: Cursor, table: int, columns: list[Array]) -> list[int] | None:
     """Return the number of the first row that is not there as it is; None if nobody may look."""
     await cursor.execute(MAY_READ, (TABLES[table].qualified_name,))
     if await cursor.fetchone() != (True,):
         return None
-    await cursor.execute(DIFFERING[table], columns_of(table, rows))
+    await cursor.execute(DIFFERING[table], columns)
     return [number for (number,) in await cursor.fetchall()]
 
 

@@ -90,13 +90,14 @@ def _merge(table: Table) -> str:
 def _differing(table: Table) -> str:
     names = ", ".join(table.column_names)
     key = " AND ".join(f"stored.{name} = sent.{name}" for name in table.primary_key)
-    same = " AND ".join(
-        f"stored.{name} IS NOT DISTINCT FROM sent.{name}" for name in table.column_names
-    )
+    others = [name for name in table.column_names if name not in table.primary_key]
+    same = " AND ".join(f"stored.{name} IS NOT DISTINCT FROM sent.{name}" for name in others)
+    # Not a join: that could be a hash of the whole table, where a look at its key for each row is
+    # enough. An aggregate, as each partition may have a row with that key.
     return (
-        f"SELECT sent.number - 1 FROM {_unnested(table)} WITH ORDINALITY AS sent ({names}, number)"  # noqa: S608  # our own constants
-        f" WHERE NOT EXISTS (SELECT FROM {table.qualified_name} AS stored WHERE {key} AND {same})"
-        " ORDER BY 1 LIMIT 1"
+        f"SELECT number::integer - 1 FROM {_unnested(table)}"  # noqa: S608  # our own constants
+        f" WITH ORDINALITY AS sent ({names}, number) WHERE NOT coalesce((SELECT bool_or({same})"
+        f" FROM {table.qualified_name} AS stored WHERE {key}), false) ORDER BY 1 LIMIT 1"
     )
 
 

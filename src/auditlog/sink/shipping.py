@@ -1,24 +1,16 @@
 """Bring home what dead processes left in a spool, and nothing else: for a sidecar or a cron job."""
 
 import asyncio
-import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from auditlog.errors import SettingsError
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.copy import CopyTarget
-from auditlog.sink.dead_letters import DEAD_LETTERS_FOLDER, DeadLetterFile
+from auditlog.sink.chain import Chain
 from auditlog.sink.encode import Encoder
-from auditlog.sink.isolation import Isolation
-from auditlog.sink.ledger import writer_name
-from auditlog.sink.own import OwnRows
-from auditlog.sink.spool.spool import Spool
-from auditlog.sink.spooled import Recovered
-from auditlog.sink.stats import Health, HealthStatus, Stats
-from auditlog.sink.writer import Writer
+from auditlog.sink.stats import Health, HealthStatus
 
 LOOK_EVERY_S = 0.1
 
@@ -46,76 +38,48 @@ async def ship(
     """Adopt every lane whose owner is dead, and write its records; lanes in use are left alone.
 
     Args:
-        settings: `spool_dir` must be set.
+        settings: Of these `spool_dir` says where.
         resolve_dsn: Gives the libpq connection string.
         patience_s: How long the database may be away, without a row written, before it ends.
         on_progress: Told the rows shipped so far, now and then.
+
+    Raises:
+        SettingsError: there is no `spool_dir`.
     """
-    shipment = _Shipment(settings, resolve_dsn)
-    task = asyncio.create_task(shipment.writer.run(), name="auditlog.ship")
+    chain = Chain(
+        dataclasses.replace(settings, durability="memory", life_rows=False),
+        Encoder(settings),
+        Reporter(),
+        resolve_dsn,
+        on_due=lambda: None,
+    )
+    recovered = chain.recovered
+    if recovered is None:
+        raise SettingsError("spool_dir is not set: name the folder to ship from")
+    task = asyncio.create_task(chain.writer.run(), name="auditlog.ship")
     loop = asyncio.get_running_loop()
-    shipped, gives_up_at = 0, loop.time() + patience_s
+    rows, gives_up_at = 0, loop.time() + patience_s
     try:
-        while not shipment.recovered.is_done:
+        while not (recovered.is_done or task.done()):
             await asyncio.sleep(LOOK_EVERY_S)
-            if shipment.accounts.recovered != shipped:
-                shipped, gives_up_at = shipment.accounts.recovered, loop.time() + patience_s
-                on_progress(shipped)
-            if loop.time() > gives_up_at and not shipment.is_well:
+            if recovered.rows != rows:
+                rows, gives_up_at = recovered.rows, loop.time() + patience_s
+                on_progress(rows)
+            if loop.time() > gives_up_at and chain.writer.health.status is not HealthStatus.OK:
                 break
-        return await shipment.end(task)
+        health = chain.writer.health
+        await _end(chain, task)
+        return Shipped(recovered.rows, recovered.buried, recovered.lost, health)
     finally:
         task.cancel()
-        shipment.spool.close()
+        chain.close()
 
 
-class _Shipment:
-    """A chain without a queue: the lanes of the dead, and the rows about what is damaged there."""
-
-    def __init__(self, settings: Settings, resolve_dsn: Callable[[], Awaitable[str]]) -> None:
-        directory, writer, reporter = settings.spool_dir or "", writer_name(), Reporter()
-        self.accounts = Accounts()
-        self.spool = Spool(
-            directory,
-            max_bytes=settings.spool_max_bytes,
-            fsync="never",
-            fsync_interval_s=settings.spool_fsync_interval_s,
-            writer=writer,
-            reporter=reporter,
-        )
-        self.recovered = Recovered(settings, self.accounts, self.spool)
-        target = CopyTarget(settings, resolve_dsn)
-        file = DeadLetterFile(Path(directory) / DEAD_LETTERS_FOLDER)
-        self.writer = Writer(
-            settings,
-            [self.recovered],
-            target,
-            isolation=Isolation(target, file, writer, reporter),
-            reporter=reporter,
-            own=OwnRows(
-                settings,
-                self.accounts,
-                Encoder(settings),
-                writer=writer,
-                read_stats=Stats,
-                spill=None,
-            ),
-        )
-
-    @property
-    def is_well(self) -> bool:
-        """Does the database take rows?"""
-        return self.writer.health.status is HealthStatus.OK
-
-    async def end(self, task: "asyncio.Task[None]") -> Shipped:
-        """Let the writer finish what it has begun, and say what was done."""
-        health = self.writer.health
-        if health.status is HealthStatus.OK:
-            self.writer.stop()
-        elif not self.writer.give_up():
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        self.writer.abandon()
-        done = self.recovered
-        return Shipped(self.accounts.recovered, done.buried, done.lost, health)
+async def _end(chain: Chain, task: "asyncio.Task[None]") -> None:
+    """Let the writer finish, or end it if it cannot."""
+    if chain.writer.health.status is HealthStatus.OK:
+        chain.writer.stop()
+    elif not chain.writer.give_up():
+        task.cancel()
+    await asyncio.wait({task})
+    chain.writer.abandon()

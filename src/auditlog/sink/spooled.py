@@ -154,6 +154,8 @@ class Recovered:
         self._is_waiting = False
         self.is_done = False
         """Was nothing left when it was last looked for?"""
+        self.rows = 0
+        """How many have been committed, or were found to be."""
         self.buried = 0
         """How many of them are kept among the dead letters."""
         self.lost = 0
@@ -184,6 +186,7 @@ class Recovered:
         """Count a batch, or a part of one, as recovered, or as lost for a reason."""
         with self._accounts.lock:
             if reason is None:
+                self.rows += batch.size
                 self._accounts.recovered += batch.size
             else:
                 self.lost += batch.size

@@ -48,7 +48,13 @@ class Finishing:
     No lock is taken for an RPC: whatever is done for each is one step of the interpreter.
     """
 
-    def __init__(self, patience_s: float = PATIENCE_S, look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(
+        self,
+        patience_s: float = PATIENCE_S,
+        look_every_s: float = LOOK_EVERY_S,
+        batch: int = BATCH,
+    ) -> None:
+        self._batch = batch
         self._patience_ns = int(patience_s * 1e9)
         self._look_every_s = look_every_s
         self.forget()
@@ -68,7 +74,7 @@ class Finishing:
         self._waiting.pop(unfinished, None)
         self._ended.append(unfinished)
         # Racing with `begin`, the comparison may be wrong: then the thread finishes it.
-        if next(self._endings) >= self._begun or len(self._ended) >= BATCH:
+        if next(self._endings) >= self._begun or len(self._ended) >= self._batch:
             self.finish_ended()
         elif not self._watched:
             self._watch()
@@ -133,5 +139,20 @@ class Finishing:
                 unfinished.give_up_waiting(since_ns)
 
 
+class FinishingElsewhere(Finishing):
+    """Leaves it all to the thread, for rows that may have to wait for room in a queue."""
+
+    def end(self, unfinished: Unfinished) -> None:
+        """Let the thread finish it, and let it wait no more."""
+        self._waiting.pop(unfinished, None)
+        self._ended.append(unfinished)
+        if not self._watched:
+            self._watch()
+
+
 FINISHING: Final = Finishing()
-os.register_at_fork(after_in_child=FINISHING.forget)
+AT_ONCE: Final = Finishing(batch=1)
+"""For rows that are to be kept before the client has its answer."""
+ELSEWHERE: Final = FinishingElsewhere()
+for _each in (FINISHING, AT_ONCE, ELSEWHERE):
+    os.register_at_fork(after_in_child=_each.forget)

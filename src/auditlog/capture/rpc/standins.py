@@ -90,8 +90,8 @@ class _Answering(_StandIn):
     def __call__(self, request: Any, context: Any) -> Any:
         self._made_by = _CALLED
         exchange = self._exchange
-        exchange.start(context)
         try:
+            exchange.start(context)
             return self._call(request, context)
         except BaseException as error:
             exchange.raised(error)
@@ -106,8 +106,8 @@ class _Streaming(_StandIn):
     def __call__(self, request: Any, context: Any) -> Any:
         self._made_by = _CALLED
         exchange = self._exchange
-        exchange.start(context)
         try:
+            exchange.start(context)
             return _Responses(exchange, self._call(request, context))
         except BaseException as error:
             exchange.raised(error)
@@ -125,12 +125,12 @@ class _CallingBack(_StandIn):
         exchange = self._exchange
 
         def send_and_tell(response: Any) -> None:
-            send(response)
             if response is None:
                 exchange.end()
+            send(response)
 
-        exchange.start(context)
         try:
+            exchange.start(context)
             return self._call(request, context, send_and_tell)
         except BaseException as error:
             exchange.raised(error)
@@ -143,14 +143,16 @@ class _Rejecting(_StandIn):
 
     def __init__(self, exchange: ThreadedExchange, behaviour: Any) -> None:
         _StandIn.__init__(self, exchange, behaviour)
-        if not exchange.capture.asks:
+        if not (exchange.capture.asks or exchange.may_wait):
             self.experimental_thread_pool = _AT_ONCE
 
     def __call__(self, _: Any, context: Any) -> NoReturn:
         self._made_by = _CALLED
-        self._exchange.start(context)
-        self._exchange.end()
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        try:
+            self._exchange.start(context)
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        finally:
+            self._exchange.end()
         raise RuntimeError("abort returned: the context is not grpcio's")
 
 

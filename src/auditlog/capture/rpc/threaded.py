@@ -8,7 +8,7 @@ that was sent, without it, or when nothing was sent, it is derived.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from auditlog.capture.outcomes import CANCELLED, DERIVED, INCOMPLETE, NONE, WIRE
 from auditlog.capture.policy import Decision
@@ -16,7 +16,7 @@ from auditlog.capture.rpc import status as codes
 from auditlog.capture.rpc import unwrapped
 from auditlog.capture.rpc.deadline import has_run_out, is_deadline
 from auditlog.capture.rpc.exchange import SERVER_STREAM, UNARY, GrpcExchange
-from auditlog.capture.rpc.finishing import FINISHING
+from auditlog.capture.rpc.finishing import FINISHING, Finishing
 from auditlog.capture.rpc.metadata import is_legal, raw_pairs
 from auditlog.capture.rpc.status import SUCCESS, number_of
 from auditlog.capture.shared import Capture
@@ -42,6 +42,9 @@ class ThreadedExchange(GrpcExchange):
         "unserved",
     )
 
+    finishing: ClassVar[Finishing] = FINISHING
+    may_wait: ClassVar[bool] = False
+    """May its end take long, so that the server's only thread must not be asked for it?"""
     resolving: bool
     """Is the method's handler being looked for?"""
     _pairs: Iterable[tuple[bytes, bytes]]
@@ -60,7 +63,7 @@ class ThreadedExchange(GrpcExchange):
         self._ended = self._over = False
         # Whoever takes it may finish: to take it is one step of the interpreter.
         self._unclaimed.append(None)
-        FINISHING.begin()
+        self.finishing.begin()
 
     def __del__(self) -> None:
         """Record an RPC whose handler was dropped without having run."""
@@ -82,7 +85,7 @@ class ThreadedExchange(GrpcExchange):
     # Told by what stands in for the handler.
 
     def start(self, context: Any) -> None:
-        """Begin to watch, in the handler's thread; never raises."""
+        """Begin to watch, in the handler's thread."""
         self._context = context
         self.begin(context)
         if not is_deadline(self.deadline_ms):
@@ -111,7 +114,7 @@ class ThreadedExchange(GrpcExchange):
             self._done()
             return
         if not self._over:
-            FINISHING.wait(self)
+            self.finishing.wait(self)
         # Asked again: the server may have been done meanwhile, and have seen no end.
         if self._over:
             self._finish_once()
@@ -165,7 +168,7 @@ class ThreadedExchange(GrpcExchange):
         # Else nothing changes any more, and it is read when the row is put together.
         self._over = True
         if not self._ended:
-            FINISHING.wait(self)
+            self.finishing.wait(self)
         # Asked again: the handler may have ended meanwhile.
         if self._ended:
             self._finish_once()
@@ -183,7 +186,7 @@ class ThreadedExchange(GrpcExchange):
             self._unclaimed.pop()
         except IndexError:
             return
-        FINISHING.end(self)
+        self.finishing.end(self)
 
     def finish(self, error: BaseException | None) -> None:
         """Submit the row, and let go of the RPC."""
@@ -224,28 +227,29 @@ class ThreadedExchange(GrpcExchange):
     def _read_status(self, context: Any) -> None:
         """Find out, when the server is done, what it has sent."""
         state = unwrapped.state_of(context)
-        if state is not None:
-            cut_off = state.client == _CANCELLED or not state.statused
-            self._is_certain = self._is_certain and not cut_off
-        else:
-            cut_off = not (self._ended or self.broken)
-            self._is_certain = False
+        cut_off = self._is_cut_off(state)
+        self._is_certain = self._is_certain and state is not None and not cut_off
         if cut_off:
-            self._read_cut(context, state)
+            self.status_source = DERIVED
+            self.status = self._status_of_cut(context, state)
         else:
             self._read_sent(context, state)
 
-    def _read_cut(self, context: Any, state: Any) -> None:
-        self.status_source = DERIVED
+    def _is_cut_off(self, state: Any) -> bool:
+        """Tell, when the server is done, whether it has sent no status."""
+        if state is None:
+            return not (self._ended or self.broken)
+        return state.client == _CANCELLED or not state.statused
+
+    def _status_of_cut(self, context: Any, state: Any) -> int:
         if state is not None and state.statused and not is_legal(state.trailing_metadata or ()):
             # The server fails to send the status with it, and the client makes up this one.
-            self.status = codes.INTERNAL
-        elif unwrapped.is_stopping():
-            self.status = codes.UNAVAILABLE
-        elif has_run_out(context.time_remaining(), self.deadline_ms):
-            self.status = codes.DEADLINE_EXCEEDED
-        else:
-            self.status = codes.CANCELLED
+            return codes.INTERNAL
+        if unwrapped.is_stopping():
+            return codes.UNAVAILABLE
+        if has_run_out(context.time_remaining(), self.deadline_ms):
+            return codes.DEADLINE_EXCEEDED
+        return codes.CANCELLED
 
     def _read_sent(self, context: Any, state: Any) -> None:
         """Read what was set, and what the server sends where nothing was."""

@@ -17,15 +17,18 @@ Serve: TypeAlias = Callable[[ASGIApp, AsgiExchange, Scope], Awaitable[None]]
 
 
 def serving(capture: Capture) -> Serve | None:
-    """Return what the settings ask for; None: nothing but the application."""
+    """Return what the settings and the policy ask for; None: nothing but the application."""
     settings = capture.recorder.settings
-    serve: Serve | None = serve_announced if capture.policy.announces else None
-    if settings.durability == "spool":
-        serve = serve_spooled
-    elif settings.durability == "commit":
+    serve: Serve | None = None
+    if settings.durability == "commit":
         serve = serve_committed
+    else:
+        if settings.durability == "spool":
+            serve = serve_spooled
+        if capture.policy.announces:
+            serve = _announcing(serve or serve_plainly)
     if settings.on_overflow == "block":
-        return _when_there_is_room(serve or serve_plainly)
+        serve = _when_there_is_room(serve or serve_plainly)
     return serve
 
 
@@ -34,16 +37,22 @@ async def serve_plainly(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> N
     await app(scope, exchange.receive, exchange.outgoing())
 
 
-async def serve_announced(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
-    """Call the application, after a received row if a rule asks for one."""
-    exchange.announce()
-    await app(scope, exchange.receive, exchange.outgoing())
+def _announcing(serve: Serve) -> Serve:
+    """Make a received row first, if a rule asks for one."""
+
+    async def announce_and_serve(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
+        exchange.announce()
+        await serve(app, exchange, scope)
+
+    return announce_and_serve
 
 
 def _when_there_is_room(serve: Serve) -> Serve:
-    async def serve_then(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
+    """Wait for room in the queue first, unless a rule exempts the request."""
+
+    async def wait_and_serve(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
         if not exchange.is_exempt():
             await exchange.recorder.room()
         await serve(app, exchange, scope)
 
-    return serve_then
+    return wait_and_serve

@@ -13,8 +13,6 @@ from auditlog.ticket import Ticket
 
 async def serve_spooled(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
     """Call the application; its row is in the spool before the end of its answer."""
-    if exchange.capture.policy.announces:
-        exchange.announce()
     await app(scope, exchange.receive, SpooledAnswer(exchange).send)
 
 

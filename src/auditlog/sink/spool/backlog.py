@@ -276,7 +276,7 @@ class Backlog:
         segment.close()
         self._offset = 0
         if segment.next_number is not None:
-            self._continuity.finish(segment.next_number)
+            self._continuity.reached(segment.next_number)
 
     def _row(self, segment: Segment, frame: Frame) -> tuple[int, bytes] | None:
         """Return table and tuple as this version has them."""
@@ -292,7 +292,7 @@ class Backlog:
 
     def _damaged(self, segment: Segment, damage: Damage) -> None:
         is_last = len(self.ahead) == 1 and self._live is None
-        if damage.torn and is_last:
+        if damage.torn and is_last and segment.next_number is None:
             # Its owner died in mid-write, and has not told anybody that the record was kept.
             return
         self._losses.keep(self._lane, segment, damage)
@@ -306,9 +306,7 @@ class Backlog:
             self._leave(segment, error)
             return
         if had_frames:
-            if segment.number == 1 and self._continuity.expected is None:
-                self._continuity.expected = 0
-            self._continuity.unreadable()
+            self._continuity.unreadable(segment.number)
         self.ahead.popleft()
 
     def _leave(self, segment: Segment, error: Exception) -> None:

@@ -14,10 +14,9 @@ from typing import BinaryIO, NamedTuple
 from auditlog.sink.spool.frames import Damage, Frame, scan
 from auditlog.sink.spool.lane import is_alive, lane_names
 from auditlog.sink.spool.layout import NewerError, UnreadableError
-from auditlog.sink.spool.losses import DAMAGED, Continuity
+from auditlog.sink.spool.losses import DAMAGED, Continuity, known_date
 from auditlog.sink.spool.segment import Segment, segments_of
 from auditlog.sink.spool.taken import Lost
-from auditlog.sink.tuples import log_date_of
 from auditlog.tables import TABLES, Table
 
 TORN = "torn tail"
@@ -214,7 +213,7 @@ class _Walk:
             return
         if opened is not None:
             if segment.size():
-                self._skip(opened)
+                self._skip(segment, opened)
             return
         self.writer = segment.header.writer
         acknowledged, number = segment.acknowledged()
@@ -233,9 +232,11 @@ class _Walk:
             if is_counted:
                 self._continuity.record(item.number, *row)
             yield row
+        if segment.next_number is not None:
+            self._continuity.reached(segment.next_number)
 
     def _meet(self, segment: Segment, damage: Damage, *, is_counted: bool) -> None:
-        is_last = segment is self.segments[-1]
+        is_last = segment is self.segments[-1] and segment.next_number is None
         if is_last and self.is_alive and damage.end == segment.end:
             return  # it is being written
         is_torn = is_last and damage.torn
@@ -244,11 +245,11 @@ class _Walk:
         if is_counted and not is_torn:
             self._continuity.damage(damage)
 
-    def _skip(self, finding: Finding) -> None:
+    def _skip(self, segment: Segment, finding: Finding) -> None:
         if finding.kind == NEWER:
             self._continuity.unknown()
         else:
-            self._continuity.unreadable()
+            self._continuity.unreadable(segment.number)
 
     def _lose(self, lost: Lost) -> None:
         self._on_finding(Finding(LOST, self._lane, lost=lost.count, exact=lost.exact))
@@ -257,16 +258,24 @@ class _Walk:
 def _report(lane: str) -> LaneReport:
     findings: list[Finding] = []
     walk = _Walk(lane, findings.append, everything=False)
-    dates = [log_date_of(row.table, row.data) for row in walk.rows()]
+    rows = 0
+    oldest: int | None = None
+    newest: int | None = None
+    for row in walk.rows():
+        rows += 1
+        date = known_date(row)
+        if date is not None:
+            oldest = date if oldest is None else min(oldest, date)
+            newest = date if newest is None else max(newest, date)
     return LaneReport(
         lane=os.path.basename(lane),
         is_alive=walk.is_alive,
         writer=walk.writer,
         segments=len(walk.segments),
-        rows=len(dates),
+        rows=rows,
         size=sum(segment.end or 0 for segment in walk.segments),
-        oldest_us=min(dates, default=None),
-        newest_us=max(dates, default=None),
+        oldest_us=oldest,
+        newest_us=newest,
         damaged=sum(finding.is_damage and finding.kind != LOST for finding in findings),
     )
 

@@ -16,9 +16,11 @@ that one bad sector costs no record; frames begin behind the second.
 | 20 | 8 | acknowledged: offset in this file behind the last record that is settled |
 | 28 | 8 | acknowledged: number of the record that comes there |
 | 36 | 4 | CRC32 of the two, begun with the seed; anything else here: nothing is acknowledged |
-| 40 | n | JSON: format, lane, segment, writer, created_at, first_number, seed, tables |
+| 40 | 8 | closed: number of the record behind the last one of the segment |
+| 48 | 4 | CRC32 of it, begun with the seed; anything else here: its writer did not get to it |
+| 52 | n | JSON: format, lane, segment, writer, created_at, first_number, seed, tables |
 
-Only the first copy's slot is ever written; it lies within one sector. `tables` is a list of
+Only the first copy's slots are ever written; they lie within one sector. `tables` is a list of
 `[qualified name, [[column, type], ...]]`, and a frame's table is an index into it.
 
 Frame:
@@ -57,7 +59,8 @@ FORMAT = "auditlog-spool"
 BLOCK = 4096
 MAX_BLOCKS = 16
 """Where a second copy is looked for when the first does not say: a header of up to 64 KiB."""
-SLOT_AT = 20
+ACKNOWLEDGED_AT = 20
+CLOSED_AT = 40
 
 FRAME_MAGIC = b"\xf5\x9a"
 FRAME_BYTES = 24
@@ -69,8 +72,10 @@ LOW_PRIORITY = 1
 _START = struct.Struct(">8sHHI")
 _SUM = struct.Struct(">I")
 _POSITION = struct.Struct(">QQ")
-_SLOT_BYTES = _POSITION.size + _SUM.size
-_JSON_AT = SLOT_AT + _SLOT_BYTES
+_NUMBER = struct.Struct(">Q")
+_JSON_AT = CLOSED_AT + _NUMBER.size + _SUM.size
+
+_SLOTS = bytes(_JSON_AT - ACKNOWLEDGED_AT)
 
 pack_frame_head = struct.Struct(">2sBBIQ").pack
 pack_frame_sums = struct.Struct(">II").pack
@@ -144,26 +149,37 @@ def read_header(data: bytes) -> Header:
     raise UnreadableError
 
 
-def pack_slot(offset: int, number: int, seed: int) -> bytes:
-    """Return the acknowledged position as it stands at `SLOT_AT`."""
+def pack_acknowledged(offset: int, number: int, seed: int) -> bytes:
+    """Return what stands at `ACKNOWLEDGED_AT`."""
     position = _POSITION.pack(offset, number)
     return position + _SUM.pack(crc32(position, seed))
 
 
-def read_slot(data: bytes, header: Header) -> tuple[int, int]:
+def read_acknowledged(data: bytes, header: Header) -> tuple[int, int]:
     """Return the offset and the record number from which on nothing is acknowledged."""
-    slot = data[SLOT_AT : SLOT_AT + _SLOT_BYTES]
-    if len(slot) == _SLOT_BYTES:
-        offset, number = _POSITION.unpack_from(slot)
-        known = slot == pack_slot(offset, number, header.seed)
-        if known and offset >= header.frames_at and number >= header.first_number:
-            return offset, number
+    offset, number = _POSITION.unpack_from(data, ACKNOWLEDGED_AT)
+    slot = pack_acknowledged(offset, number, header.seed)
+    is_known = data.startswith(slot, ACKNOWLEDGED_AT)
+    if is_known and offset >= header.frames_at and number >= header.first_number:
+        return offset, number
     return header.frames_at, header.first_number
+
+
+def pack_closed(next_number: int, seed: int) -> bytes:
+    """Return what stands at `CLOSED_AT`."""
+    number = _NUMBER.pack(next_number)
+    return number + _SUM.pack(crc32(number, seed))
+
+
+def read_closed(data: bytes, header: Header) -> int | None:
+    """Return the number of the record behind the last one; None: nobody has closed it."""
+    (number,) = _NUMBER.unpack_from(data, CLOSED_AT)
+    return int(number) if data.startswith(pack_closed(number, header.seed), CLOSED_AT) else None
 
 
 def _copy(number: int, document: bytes) -> bytes:
     start = _START.pack(MAGIC, VERSION, number, len(document))
-    return start + _SUM.pack(crc32(document, crc32(start))) + bytes(_SLOT_BYTES) + document
+    return start + _SUM.pack(crc32(document, crc32(start))) + _SLOTS + document
 
 
 def _document(data: bytes, at: int, number: int) -> bytes | None:

@@ -100,8 +100,10 @@ class Continuity:
         if damage.next_number is not None:
             self._at_least = max(self._at_least, damage.next_number)
 
-    def unreadable(self) -> None:
-        """Go over a segment of which nothing is known."""
+    def unreadable(self, segment: int) -> None:
+        """Go over a segment of which only its number is known."""
+        if segment == 1 and self.expected is None:
+            self.expected = 0
         self._vague = True
 
     def unknown(self) -> None:
@@ -131,6 +133,11 @@ class Continuity:
         self._last = (table, row)
         self._move_to(number + 1)
 
+    def reached(self, number: int) -> None:
+        """Learn the number of the next record, read or not."""
+        self._at_least = max(self._at_least, number)
+        self._vague = False
+
     def finish(self, next_number: int | None) -> None:
         """Say that nothing follows, or which number would be the next."""
         if next_number is None:
@@ -143,7 +150,7 @@ class Continuity:
         count = 0 if self.expected is None else max(0, number - self.expected)
         if count or vague:
             exact = not vague
-            first_us, last_us = _date_of(self._last), _date_of(behind)
+            first_us, last_us = known_date(self._last), known_date(behind)
             self._add(Lost(count + vague, first_us, last_us, self._lane, self._own, exact))
         self._vague = False
         if self.expected is not None:
@@ -153,7 +160,12 @@ class Continuity:
         self.position = self.expected = max(number, self.expected or 0)
 
 
-def _date_of(record: tuple[int, bytes] | None) -> int | None:
+def known_date(record: tuple[int, bytes] | None) -> int | None:
+    """Return a row's `log_date` in microseconds since 1970, where it can be read.
+
+    Args:
+        record: Index into `TABLES`, and the tuple.
+    """
     with suppress(Exception):
         # Whatever an older version or another hand has put there.
         return None if record is None else log_date_of(*record)

@@ -7,14 +7,15 @@ from contextlib import suppress
 
 from auditlog.sink.spool.columns import Conversions, conversions
 from auditlog.sink.spool.layout import (
+    ACKNOWLEDGED_AT,
     BLOCK,
     MAX_BLOCKS,
-    SLOT_AT,
     Header,
     UnreadableError,
-    pack_slot,
+    pack_acknowledged,
+    read_acknowledged,
+    read_closed,
     read_header,
-    read_slot,
 )
 
 SEGMENT_NAME = re.compile(r"[0-9]{10}\.segment", re.ASCII)
@@ -58,7 +59,10 @@ class Segment:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UnreadableError
-            self.header = read_header(os.pread(descriptor, _HEADER_BYTES, 0))
+            beginning = os.pread(descriptor, _HEADER_BYTES, 0)
+            self.header = read_header(beginning)
+            if self.next_number is None:
+                self.next_number = read_closed(beginning, self.header)
             self.conversions = conversions(self.header.tables)
         except BaseException:
             os.close(descriptor)
@@ -67,7 +71,7 @@ class Segment:
 
     def acknowledged(self) -> tuple[int, int]:
         """Return offset and record number from which on nothing is acknowledged."""
-        return read_slot(os.pread(self.descriptor, BLOCK, 0), self.header)
+        return read_acknowledged(os.pread(self.descriptor, BLOCK, 0), self.header)
 
     def acknowledge(self, offset: int, number: int) -> None:
         """Write down that everything before a position is settled.
@@ -75,7 +79,8 @@ class Segment:
         Raises:
             OSError: that cannot be written; what is acknowledged stays as it was.
         """
-        os.pwrite(self.descriptor, pack_slot(offset, number, self.header.seed), SLOT_AT)
+        slot = pack_acknowledged(offset, number, self.header.seed)
+        os.pwrite(self.descriptor, slot, ACKNOWLEDGED_AT)
 
     def size(self) -> int:
         """Return the bytes that the file takes; 0 when it is gone."""

@@ -22,10 +22,12 @@ from auditlog.sink.spool.backlog import Backlog
 from auditlog.sink.spool.lane import Lane
 from auditlog.sink.spool.layout import (
     BLOCK,
+    CLOSED_AT,
     FRAME_BYTES,
     FRAME_MAGIC,
     MAX_TUPLE_BYTES,
     Header,
+    pack_closed,
     pack_frame_head,
     pack_frame_sums,
     pack_header,
@@ -135,8 +137,9 @@ class Tail:
             offset = self.written - self._base
             self.written += size
             try:
-                if _pwrite(self._descriptor, frame, offset) != size:
-                    raise _half_written()
+                done = _pwrite(self._descriptor, frame, offset)
+                if done != size:
+                    _write_rest(self._descriptor, frame, offset, done)
             except OSError as error:
                 if self._take_back(number, size, error):
                     return self.append(table, row, low_priority, on_durable)
@@ -255,7 +258,8 @@ class Tail:
             lane.remove()
             return
         self.lane, self.backlog = lane, backlog
-        self._new_folders.append(self._directory)
+        if self._syncs:
+            self._new_folders.append(self._directory)
 
     def _open_segment(self) -> None:
         lane, backlog, old, first = self.lane, self.backlog, self._segment, self.number
@@ -272,12 +276,12 @@ class Tail:
             os.unlink(segment.path)
             return
         # No call until it is in place.
-        old_descriptor, old_end = self._descriptor, self.written - self._base
+        ended = old, self._descriptor, self.written - self._base, self._seed
         self._segment, self._descriptor, self._seed = segment, descriptor, seed
         self._base = self.written
         self.written += size
         self._header_bytes, self._next_segment = size, place + 1
-        self._end_segment(old, old_descriptor, old_end, first)
+        self._end_segment(*ended)
         backlog.ahead.append(segment)
         if self._syncs:
             self._new_folders.append(lane.path)
@@ -287,14 +291,15 @@ class Tail:
         with self.lock:
             segment, descriptor = self._segment, self._descriptor
             self._segment, self._descriptor, self._easy = None, -1, 0
-            self._end_segment(segment, descriptor, self.written - self._base, self.number)
+            self._end_segment(segment, descriptor, self.written - self._base, self._seed)
 
-    def _end_segment(
-        self, segment: Segment | None, descriptor: int, end: int, next_number: int
-    ) -> None:
+    def _end_segment(self, segment: Segment | None, descriptor: int, end: int, seed: int) -> None:
         if segment is None:
             return
-        segment.next_number, segment.end = next_number, end
+        segment.next_number, segment.end = self.number, end
+        with suppress(OSError):
+            # So that whoever finds it shortened knows by how many.
+            _pwrite(descriptor, pack_closed(self.number, seed), CLOSED_AT)
         if self._is_dirty:
             self._unsynced.append(descriptor)
         else:
@@ -353,8 +358,7 @@ def _create(path: str, head: bytes) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
-        if _pwrite(descriptor, head, 0) != len(head):
-            raise _half_written()
+        _write_rest(descriptor, head, 0, 0)
     except BaseException:
         _close(descriptor)
         with suppress(OSError):
@@ -363,9 +367,10 @@ def _create(path: str, head: bytes) -> int:
     return descriptor
 
 
-def _half_written() -> OSError:
-    # The kernel tells why only of a write that it takes nothing of.
-    return OSError(errno.ENOSPC, "only a part could be written")
+def _write_rest(descriptor: int, data: bytes, offset: int, done: int) -> None:
+    # The kernel tells why it takes no more only when it takes nothing.
+    while done < len(data):
+        done += _pwrite(descriptor, data[done:], offset + done)
 
 
 def _close(descriptor: int) -> None:
