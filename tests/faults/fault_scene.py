@@ -91,7 +91,7 @@ def staged(
     clock: bool = False,
     spool: bool = False,
     rate: float = 300,
-    user: Callable[[int], str | None] = lambda _: None,
+    user: Callable[[int], str] = lambda _: "u",
     **settings: Any,
 ) -> Iterator[Scene]:
     """Set a scene, in which requests flow already.

@@ -379,7 +379,7 @@ def test_what_waits_in_a_spool_is_counted(any_dsn: str, tmp_path: Path) -> None:
     assert (result.returncode, document["unaccounted"]) == (Exit.OK, 0)
     missing = auditlog("reconcile", "--spool-dir", str(tmp_path / "x"), "--dsn", any_dsn)
     assert missing.returncode == Exit.USAGE
-    assert "the spool cannot be read" in missing.stderr
+    assert "is no folder" in missing.stderr
 
 
 def test_what_cannot_be_told_is_not_called_missing(any_server: Server, any_dsn: str) -> None:

@@ -137,11 +137,12 @@ def _spooled(spool_dir: Path | None) -> Spooled | None:
     """
     if spool_dir is None:
         return None
+    if not spool_dir.is_dir():
+        raise SettingsError(f"{spool_dir} is no folder: --spool-dir is where the spool is")
     try:
         lanes = survey(str(spool_dir))
     except OSError as error:
         raise SettingsError(
-            f"the spool cannot be read: {error.strerror}: run this as the user of the service, and"
-            " give the folder that spool_dir names"
+            f"the spool cannot be read: {error.strerror}: run this as the user of the service"
         ) from error
     return Spooled(sum(lane.rows for lane in lanes), sum(lane.damaged for lane in lanes))

@@ -40,7 +40,7 @@ spans AS (
         coalesce(sum(rows) FILTER (WHERE is_whole), 0) AS at_least,
         sum(rows) AS at_most
     FROM islands
-    GROUP BY island / (SELECT max(island) / %(spans)s + 1 FROM islands)
+    GROUP BY island / 1
 )
 SELECT
     first::text AS start,

@@ -2,7 +2,8 @@
 
 The fields of a COPY tuple have the form of the elements of a binary array, so columns are glued
 together and nothing is decoded: the bytes that COPY refuses are refused here too. No temporary
-table, which would take the right to make one, and leave 300 dead rows in the catalogs each time.
+table, which would take the right to make one, and leave 50 dead rows in the catalogs each time; it
+would be quicker by a third where all rows are new, but those are copied and not merged.
 
 Formats: https://www.postgresql.org/docs/current/sql-copy.html, and `array_send` of the server.
 """

@@ -18,6 +18,7 @@ _NULL = b"\xff\xff\xff\xff"
 _JSONB_VERSION = b"\x01"
 _LENGTHS = {"smallint": 2, "integer": 4, "bigint": 8, "timestamptz": 8, "boolean": 1}
 _METHOD = "request_method"
+_LEADING_BYTES = 255
 
 
 def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
@@ -62,7 +63,9 @@ def _fits(column: Column, value: bytes | None) -> bool:
         return column.nullable
     if column.type == "jsonb":
         return value.startswith(_JSONB_VERSION)
-    return len(value) == _LENGTHS.get(column.type, len(value))
+    # What leads a tuple has to be short: `tuples` finds the date behind it by that.
+    is_long = column.collation == "C" and not column.nullable and len(value) > _LEADING_BYTES
+    return not is_long and len(value) == _LENGTHS.get(column.type, len(value))
 
 
 def _kept(table: Table, row: bytes, dropped: list[str]) -> Iterator[bytes]:
