@@ -14,6 +14,7 @@ application that inserts its rows itself, for it answers no request during the s
 """
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,6 @@ MODES = ("memory", "spool")
 AIM_RATE, AIM_MS = 1_000.0, 2.0
 UTILISATION = 0.5
 CONNECTIONS = 32
-WARM_UP_S = 2.0
 STILL_S = 5.0
 """After so long without another row nothing more is waited for: it is lost, or a retry is far."""
 # When the last of what was recorded before a time was committed.
@@ -53,6 +53,7 @@ class Sizes:
     before: float
     outage: float
     after: float
+    warm_up: float = 2.0
 
 
 FULL, QUICK = Sizes(before=8, outage=60, after=12), Sizes(before=3, outage=3, after=4)
@@ -126,7 +127,7 @@ def _audited(mode: str, sizes: Sizes, server: Server) -> Course:
         tempfile.TemporaryDirectory(prefix="auditlog-bench-") as folder,
         served(AUDITED, dsn, through=through, durability=mode, spool_dir=folder) as audited,
     ):
-        rate = _rate(audited)
+        rate = _rate(audited, sizes)
         with _client(audited, sizes.before + sizes.outage + sizes.after, rate) as client:
             began = time.perf_counter()
             time.sleep(sizes.before)
@@ -148,14 +149,15 @@ def _audited(mode: str, sizes: Sizes, server: Server) -> Course:
 
 def _bare(sizes: Sizes, rate: float, server: Server) -> Course:
     with server.database() as dsn, served(BARE, dsn) as bare:
-        bare.load(CONNECTIONS, WARM_UP_S)
+        bare.load(CONNECTIONS, sizes.warm_up)
         with _client(bare, sizes.before, rate) as client:
             return Course(rate, _answers(client))
 
 
-def _rate(audited: Served) -> float:
+def _rate(audited: Served, sizes: Sizes) -> float:
     """Warm up, and find out what is half of what the server can do."""
-    return min(AIM_RATE, UTILISATION * audited.load(CONNECTIONS, WARM_UP_S)["per_second"])
+    saturated = audited.load(CONNECTIONS, sizes.warm_up)["per_second"]
+    return min(AIM_RATE, UTILISATION * saturated)
 
 
 @contextmanager
@@ -239,7 +241,7 @@ def _rate_note(courses: dict[str, Course]) -> str:
 
 
 def _note(mode: str, course: Course) -> str:
-    usual = course.usual_p99s()
+    usual = course.usual_p99s() or [math.nan]
     return (
         f"{mode}: {course.sent:,} sent, {course.stored:,} stored, {course.dropped:,} counted as"
         f" lost; usual p99 of {len(usual)} windows of {course.recovery_s:.1f} s: median"

@@ -107,7 +107,7 @@ async def contestant(
                 yield turn
         else:
             with _STORES[name](Path(folder, "spool"), count) as store:
-                yield Counted(partial(_timed, store, count, clock))
+                yield _timed(store, count, clock)
 
 
 @asynccontextmanager
@@ -127,12 +127,15 @@ async def _submitting(
     async with audit:
 
         async def turn() -> float:
-            started = time.process_time()
-            took = await _timed(partial(_submit_all, audit, list(records(count))), count, clock)
+            load = list(records(count))
+            started = _collected(clock)
+            _submit_all(audit, load)
+            took = clock() - started
             if dsn is not None:
                 assert await audit.flush()
-            is_whole = clock is time.process_time
-            return (time.process_time() - started) / count if is_whole else took
+            if clock is time.process_time:
+                took = clock() - started
+            return took / count
 
         turns = Counted(turn)
         yield turns
@@ -147,11 +150,19 @@ def _submit_all(audit: AuditLog, load: list[LogRecord]) -> None:
         submit(record)
 
 
-async def _timed(work: Callable[[], None], count: int, clock: Clock) -> float:
+def _timed(work: Callable[[], None], count: int, clock: Clock) -> Turn:
+    async def turn() -> float:
+        started = _collected(clock)
+        work()
+        return (clock() - started) / count
+
+    return turn
+
+
+def _collected(clock: Clock) -> float:
+    """Begin without the garbage of others."""
     gc.collect()
-    started = clock()
-    work()
-    return (clock() - started) / count
+    return clock()
 
 
 @contextmanager

@@ -80,8 +80,10 @@ def drained(spool: Spool, *, max_rows: int = 1000) -> list[int]:
 
 def recovered(spool: Spool, *, max_rows: int = 1000) -> list[int]:
     """Adopt what there is; take and settle everything of it."""
-    spool.adopt()
-    return _drained(lambda: spool.take_recovered(max_rows, 1 << 20), spool)
+    found: list[int] = []
+    while spool.adopt():
+        found += _drained(lambda: spool.take_recovered(max_rows, 1 << 20), spool)
+    return found
 
 
 def _drained(take: Callable[[], Taken | None], spool: Spool) -> list[int]:

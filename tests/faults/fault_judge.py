@@ -77,6 +77,7 @@ def judge(
     mode: str,
     *,
     kills: Iterable[float] = (),
+    volatile_s: float | None = None,
     known_gaps: Iterable[str] = (),
     told: Mapping[str, int] | None = None,
 ) -> Verdict:
@@ -87,11 +88,15 @@ def judge(
         trail: The database, when everything that could be shipped is.
         mode: The durability.
         kills: When the service was killed.
+        volatile_s: How long before a kill a record may have been written that is gone with it;
+            None: not at all, but under `memory` for `IN_MEMORY_S`.
         known_gaps: Gaps of the same database that were told before, by their `log_id`.
         told: Losses that only a log line tells of, by reason, where nothing else could be written.
     """
     acknowledged = [each for each in requests.values() if each.acknowledged]
     kills = list(kills)
+    if volatile_s is None:
+        volatile_s = IN_MEMORY_S if mode == MEMORY else 0.0
     rows = Counter(trail.rows)
     ended = {row.identity for row in rows if row.stage in _ENDS}
     begun = {row.identity for row in rows if row.stage in (RECEIVED, REDUCED)}
@@ -108,7 +113,7 @@ def judge(
         missing=tuple(each.identity for each in missing),
         gaps=gaps,
         dead=sum(each.identity in dead and each.identity not in ended for each in acknowledged),
-        killed=sum(_was_in_memory(each, kills) for each in missing) if mode == MEMORY else 0,
+        killed=sum(_was_volatile(each, kills, volatile_s) for each in missing),
         twice=tuple(
             row.identity for row, count in rows.items() if count > _due_of(row, mode)
         ),
@@ -131,9 +136,9 @@ def _sum(gaps: Iterable[Gap], told: Mapping[str, int]) -> dict[str, int]:
     return dict(total)
 
 
-def _was_in_memory(request: Request, kills: list[float]) -> bool:
+def _was_volatile(request: Request, kills: list[float], seconds: float) -> bool:
     assert request.answered_at is not None
-    return any(0 <= kill - request.answered_at <= IN_MEMORY_S for kill in kills)
+    return any(0 <= kill - request.answered_at < seconds for kill in kills)
 
 
 def _unannounced(acknowledged: list[Request], begun: set[str]) -> tuple[str, ...]:

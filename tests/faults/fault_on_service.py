@@ -1,8 +1,10 @@
 """Faults of the service's process: killed, stopped while the database is away, at a wrong clock."""
 
+import signal
 import time
 from datetime import timedelta
 
+from fault_client import until
 from fault_scene import Fault, Scene
 
 DAY_S = timedelta(days=1).total_seconds()
@@ -87,3 +89,28 @@ def clock_jumps(scene: Scene) -> None:
     for days in (1, -3, 400, -4000, 0):
         (scene.folder / "clock").write_text(str(days * DAY_S))
         scene.flow(30)
+
+
+def worker_killed(scene: Scene) -> None:
+    """One of several, three times; the others go on."""
+    for _ in range(3):
+        scene.flow(scene.random.randint(10, 60))
+        scene.service.kill_worker(scene.random)
+        scene.flow()
+
+
+def workers_replaced(scene: Scene) -> None:
+    """All workers, one after the other, by SIGHUP to their leader."""
+    for _ in range(2):
+        before = set(scene.service.workers())
+        scene.service.signal(signal.SIGHUP)
+        until(lambda: not before & set(scene.service.workers()), "all workers are new")
+        scene.flow()
+
+
+def reloaded(scene: Scene) -> None:
+    """A file of the application is changed, and uvicorn starts it anew."""
+    before = set(scene.service.workers())
+    (scene.folder / "changed.py").touch()
+    until(lambda: not before & set(scene.service.workers()), "it was started anew")
+    scene.flow()

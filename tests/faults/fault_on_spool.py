@@ -1,9 +1,6 @@
 """Faults of the spool's disk and files: full, flipped, cut, shared."""
 
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fault_scene import Fault, Scene
@@ -11,6 +8,12 @@ from fault_scene import Fault, Scene
 BLOCK_BYTES = 4096
 HEADERS_BYTES = 2 * BLOCK_BYTES
 """Both copies of a segment's header: docs/spool-format.md."""
+
+SMALL_BYTES = 8 * 1024 * 1024
+LEFT_BYTES = 100_000
+SOME_BYTES = 20_000
+TORN_S = 1.0
+"""Within which what `torn` takes was written; `spool_fsync_interval_s` is a tenth of that."""
 
 
 def outage(answers: int) -> Fault:
@@ -25,29 +28,34 @@ def outage(answers: int) -> Fault:
 
 
 def disk_full(scene: Scene) -> None:
-    """The database is away until long after the disk is full; then both are well again."""
+    """The disk is full while the database is away; then it is not, then the database is back."""
     scene.proxy.refuse()
-    scene.flow(700)
     ballast = scene.spool / "ballast"
-    if ballast.exists():
-        ballast.unlink()
+    free = os.statvfs(scene.spool)
+    if free.f_bavail * free.f_frsize < SMALL_BYTES:
+        ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - LEFT_BYTES))
+    scene.flow(500)
+    ballast.unlink(missing_ok=True)
     scene.flow(50)
     scene.proxy.admit()
 
 
 def damaged(scene: Scene) -> None:
-    """Bytes of the segments are flipped and missing when the next process comes to them."""
+    """Bytes of the segments are flipped, and some are missing, when the next process comes."""
     scene.proxy.refuse()
     scene.flow(200)
     scene.service.kill()
     for segment in sorted(scene.spool.rglob("*.segment")):
-        _flip(scene, segment, 5)
+        if segment.stat().st_size > HEADERS_BYTES + SOME_BYTES:
+            _cut_out(scene, segment)
+            _flip(scene, segment, 5)
     scene.proxy.admit()
     scene.service.start()
 
 
 def torn(scene: Scene) -> None:
-    """The end of the last segment is missing, as after a power cut."""
+    """The end of the last segment is missing, as after a power cut before it was forced out."""
+    scene.volatile_s = TORN_S
     scene.proxy.refuse()
     scene.flow(200)
     scene.service.kill()
@@ -70,9 +78,16 @@ def header_damaged(scene: Scene) -> None:
     scene.service.start()
 
 
+def _cut_out(scene: Scene, segment: Path) -> None:
+    """Take some bytes out of the middle; the rest moves up."""
+    content = segment.read_bytes()
+    at = scene.random.randrange(HEADERS_BYTES, len(content) - SOME_BYTES)
+    segment.write_bytes(content[:at] + content[at + scene.random.randrange(1, 2000) :])
+
+
 def _flip(scene: Scene, segment: Path, times: int) -> None:
     size = segment.stat().st_size
-    for _ in range(times if size > HEADERS_BYTES else 0):
+    for _ in range(times):
         at = scene.random.randrange(HEADERS_BYTES, size)
         with segment.open("rb") as file:
             file.seek(at)
@@ -84,20 +99,3 @@ def _overwrite(path: Path, at: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int = 2048) -> Iterator[str]:
-    """Mount a small tmpfs for the length of the context, where that is permitted.
-
-    Yields:
-        What limits the disk: `tmpfs`, or nothing where there may be no mount.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    mounted = not subprocess.run(["mount", *options], capture_output=True, check=False).returncode  # noqa: S607  # the system's
-    try:
-        yield "tmpfs" if mounted else ""
-    finally:
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607  # likewise

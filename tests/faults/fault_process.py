@@ -7,6 +7,7 @@ left behind.
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -20,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+from fault_client import until
+
 HERE = Path(__file__).parent
 WAIT_S = 60.0
 _SHUTDOWN_LOST = re.compile(r"auditlog\.shutdown_lost: (\d+) rows")
@@ -30,7 +34,8 @@ COMMANDS = {
     "workers": UVICORN + " --workers 2 --timeout-graceful-shutdown 5",
     "reload": UVICORN + " --reload --reload-dir {folder} --timeout-graceful-shutdown 5",
     "gunicorn": "-m gunicorn fault_service:application() --bind 127.0.0.1:{port} --workers 2"
-    " --worker-class uvicorn.workers.UvicornWorker --graceful-timeout 10 --log-level warning",
+    " --worker-class uvicorn.workers.UvicornWorker --graceful-timeout 10 --log-level warning"
+    " --no-control-socket",
     "grpc_aio": str(HERE / "fault_service.py") + " grpc_aio {port}",
     "grpc_sync": str(HERE / "fault_service.py") + " grpc_sync {port}",
 }
@@ -122,6 +127,26 @@ class Service:
             self.kills.append(time.time())
             self._process.wait(WAIT_S)
             self._process = None
+
+    def kill_worker(self, chance: random.Random) -> None:
+        """End one of its workers as kill -9 does; the leader starts another."""
+        workers = self.workers()
+        victim = chance.choice(workers)
+        victim.kill()
+        self.kills.append(time.time())
+        until(lambda: len(set(self.workers()) - {victim}) >= len(workers), "a new worker")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the leader."""
+        os.kill(self.pid, number)
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the leader's workers: what it has started, but for the tracker of its locks."""
+        return [
+            child
+            for child in psutil.Process(self.pid).children()
+            if "resource_tracker" not in " ".join(child.cmdline())
+        ]
 
     def terminate(self) -> None:
         """Send SIGTERM, and come back at once."""

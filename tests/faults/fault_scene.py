@@ -4,12 +4,13 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fault_client import Client, until
+from fault_disk import small_disk
 from fault_journal import Request, read_journal
 from fault_judge import COMMIT, MEMORY, SPOOL, Verdict, judge
 from fault_postgres import Database, Postgres
@@ -45,6 +46,8 @@ class Scene:
     service: Service
     client: Client
     known_gaps: tuple[str, ...] = ()
+    volatile_s: float | None = None
+    """For how long a kill may take records along; None: as the mode has it."""
 
     @property
     def spool(self) -> Path:
@@ -90,6 +93,7 @@ def staged(
     options: str = "",
     clock: bool = False,
     spool: bool = False,
+    disk: bool = False,
     rate: float = 300,
     user: Callable[[int], str] = lambda _: "u",
     **settings: Any,
@@ -104,16 +108,20 @@ def staged(
         options: More for the service's command line.
         clock: Can the service's clock be shifted, by the file `clock` in its folder?
         spool: Has it a spool, whatever the mode?
+        disk: Is the spool on a small disk of its own, where one can be mounted?
         rate: Requests a second.
         user: Gives the user of a request by its number.
         settings: Of the log; None leaves one out.
     """
     with (
         tempfile.TemporaryDirectory(prefix="al-fault-", ignore_cleanup_errors=True) as name,
+        ExitStack() as disks,
         postgres.database() as database,
         StageProxy(database.service_dsn) as proxy,
     ):
         folder = Path(name)
+        if disk:
+            disks.enter_context(small_disk(folder / "spool"))
         environment = _environment(mode, proxy.dsn, folder, settings, spool=spool)
         shift = str(folder / "clock") if clock else ""
         with Service(kind, folder, environment, options, shift) as service:
@@ -146,6 +154,7 @@ def verdict_of(scene: Scene) -> Verdict:
         read_trail(scene.database.dsn, f"s{scene.seed}"),
         scene.mode,
         kills=scene.service.kills,
+        volatile_s=scene.volatile_s,
         known_gaps=scene.known_gaps,
         # With a spool, a loss at the end is told there.
         told=None if scene.spool.exists() else scene.service.told(),

@@ -1,14 +1,12 @@
 """Which row a batch is refused for, as real servers tell it, and that nothing hostile misleads."""
 
-import struct
-
 import psycopg
 import pytest
 
 from auditlog.sink.faults import Fault, bad_row, classify
-from auditlog.tables import LOGS, TABLES
+from auditlog.tables import TABLES
 from poison import POISON, batch_of, changed, good, refusal, target_of
-from trail import execute, fetch, ledger_agrees
+from trail import ledger_agrees, rows
 
 TABLE_NAMES = [table.name for table in TABLES]
 COUNT = 40
@@ -35,18 +33,18 @@ async def test_poison_is_found_wherever_it_stands(dsn: str, table: int, kind: st
     if kind == "too deep":
         with psycopg.connect(dsn, autocommit=True) as conn:
             database = conn.info.dbname
-            conn.execute(f'ALTER DATABASE "{database}" SET max_stack_depth = \'100kB\''.encode())
+            conn.execute(f"ALTER DATABASE \"{database}\" SET max_stack_depth = '100kB'".encode())
     for position in (0, COUNT // 2, COUNT - 1):
-        rows = good(table, COUNT)
-        rows[position] = poisoned(table, kind)
+        tuples = good(table, COUNT)
+        tuples[position] = poisoned(table, kind)
         if position < COUNT - 1:
-            rows[-1] = poisoned(table, kind)
-        batch = batch_of(*([[]] * table), rows)
+            tuples[-1] = poisoned(table, kind)
+        batch = batch_of(*([[]] * table), tuples)
         error = await refusal(target, batch)
         assert error.sqlstate == POISON[kind][0], error
         assert classify(error) is Fault.DATA
         assert bad_row(error) == (table, position)
     await target.write(batch_of(*([[]] * table), good(table, COUNT)))
     await target.close()
-    assert fetch(dsn, f"SELECT count(*) FROM {TABLES[table].qualified_name}") == [COUNT]
+    assert len(rows(dsn, TABLES[table].name)) == COUNT
     assert ledger_agrees(dsn)

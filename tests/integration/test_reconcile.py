@@ -180,6 +180,15 @@ def test_a_batch_across_the_border_makes_a_range(dsn: str) -> None:
     assert figures(look(dsn, since=border)) == (3, 0)
 
 
+def test_batches_that_touch_are_counted_together(any_dsn: str) -> None:
+    """One ends in the very microsecond in which the next begins: its rows are anybody's."""
+    for start in (0, 10, 20):
+        seconds = (start, start + 10)
+        store(any_dsn, *(LogRecord(log_date=us(NOON) + second * 10**6) for second in seconds))
+    found = look(any_dsn)
+    assert (figures(found), len(logs(found).spans)) == ((0, 0), 2)
+
+
 def test_a_range_leaves_out_what_is_beyond(dsn: str) -> None:
     """The end itself is not in it: ranges that meet have nothing twice."""
     minutes(dsn, 0, 1, 2)

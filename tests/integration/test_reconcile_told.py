@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,6 @@ from databases import Server, as_role
 from trail import execute, quick
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
-NAMED = {"silent_after": 10 * SECOND}
 
 
 def ago_us(age: timedelta) -> int:
@@ -298,8 +298,43 @@ def test_requests_without_an_end_are_sorted_by_who_lives(dsn: str) -> None:
     assert (found.open.ended, found.open.perhaps) == (1, 1)
     assert unexplained(found) == {"requests": 1}
     assert look(dsn, tenant="nobody").open.ended == 0
+    store(dsn, *(received("x", age=age * HOUR, instance_id="acme") for age in (1, 3)))
+    theirs = look(dsn, tenant="acme").open
+    assert (theirs.ended, theirs.perhaps) == (1, 1), "served by a process of another tenant"
     assert look(dsn, tenant="default").open.ended == 1
     assert look(dsn, since=found.at - 2 * HOUR).open.ended == 0
+
+
+def test_a_real_log_tells_its_lives(dsn: str) -> None:
+    """From its start to its stop, twice; and nothing of that is unexplained."""
+    audit = AuditLog(dsn, settings=quick(life_rows=True))
+    for _ in range(2):
+        with audit:
+            audit.submit(LogRecord(request_url="/"))
+    found = look(dsn)
+    assert (found.lives.counts, found.tables[0].stored) == ({"stopped": 2}, 6)
+    assert is_well(found, strict=True)
+
+
+def test_a_real_process_that_is_killed_is_found(any_dsn: str) -> None:
+    """It wrote some, had more in memory, and could not tell."""
+    code = (
+        "import asyncio, os, signal, sys; from auditlog import AuditLog, LogRecord\n"
+        "async def main():\n"
+        "    async with AuditLog(sys.argv[1]) as audit:\n"
+        "        audit.submit(LogRecord(request_url='/'))\n"
+        "        assert await audit.flush(20)\n"
+        "        audit.submit(LogRecord(request_url='/lost'))\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, any_dsn], check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert look(any_dsn).lives.counts == {"running": 1}, "it may be, for ten minutes"
+    found = look(any_dsn, silent_after=timedelta(microseconds=1))
+    (life,) = found.lives.odd
+    assert (life.state, found.lives.memories_lost) == ("silent", 1)
+    assert life.last_batch is not None
 
 
 def test_command_exits_0_and_prints_the_line_last(any_dsn: str) -> None:

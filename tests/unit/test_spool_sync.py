@@ -125,17 +125,17 @@ def test_no_thread_before_the_first_record(tmp_path: Path) -> None:
 def test_process_ends_while_records_wait_for_the_disk(tmp_path: Path) -> None:
     """Its thread keeps nobody alive, and a finalizer of the very end still appends."""
     code = """
-import sys
+import os, sys
 from pathlib import Path
 from spool_scene import put, row, spool_at
 
 spool = spool_at(Path(sys.argv[1]), fsync="always", fsync_interval_s=60)
 
 class AtTheEnd:
-    def __del__(self, append=spool.append, row=row(1), write=sys.stdout.write):
+    def __del__(self, append=spool.append, row=row(1), write=os.write):
         told = []
         kept = append(0, row, False, told.append)
-        write(f"{kept} {told}\\n")
+        write(1, f"{kept} {told}\\n".encode())
 
 sys.last_of_all = AtTheEnd()
 if sys.argv[2] == "after":

@@ -194,6 +194,8 @@ class Exchange(InFlight):
     def _finish_late(self, before: tuple[Any, ...], error: BaseException | None) -> None:
         """Add a row, if there is anything that the request's own does not tell."""
         try:
+            if self.operations is not None:
+                self.operations.submit()
             if error is not None:
                 self.note_error(error)
             # The row that stands cannot be unsaid by a late skip(), but this one can.

@@ -9,8 +9,9 @@
 
 Put it first, so that it sees what other interceptors refuse. Messages, exceptions and statuses pass
 unchanged, and a handler stays what it was: coroutine, asynchronous generator or plain function.
-The row is put together when the RPC is over, when nobody waits for it any more. An error in here is
-counted and logged, and never becomes an error of the RPC.
+The row is put together when the RPC is over, when nobody waits for it any more, unless `durability`
+asks for it before. An error in here is counted and logged, and never becomes an error of the RPC,
+unless `durability` is `commit`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from auditlog.capture.context import current
 from auditlog.capture.policy import Policy
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.rpc.aio import AioExchange
+from auditlog.capture.rpc.durable_aio import exchange_class
 from auditlog.capture.shared import Capture, Identify
 
 
@@ -59,6 +61,8 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
             instance_id=instance_id,
             resource_owner=resource_owner,
         )
+        self._exchange_class = exchange_class(audit.settings)
+        self._waits_for_room = audit.settings.on_overflow == "block"
 
     async def intercept_service(
         self,
@@ -67,10 +71,10 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Find the method's handler, and watch what it does."""
         outer = current.get()
-        if type(outer) is AioExchange and outer.resolving:
+        if isinstance(outer, AioExchange) and outer.resolving:
             return await continuation(handler_call_details)  # installed twice
         try:
-            exchange = AioExchange(self._capture, handler_call_details)
+            exchange = self._exchange_class(self._capture, handler_call_details)
         except Exception as error:  # noqa: BLE001  # details that are not what they should be
             with suppress(Exception):  # a log of the application's own
                 self._capture.recorder.lose(error)
@@ -78,6 +82,8 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
         # It is never set back: the context is the RPC's own, and ends with it.
         current.set(exchange)
         try:
+            if self._waits_for_room and not exchange.is_exempt():
+                await exchange.wait_for_room()
             handler = await continuation(handler_call_details)
         except BaseException as error:
             exchange.refuse(error)

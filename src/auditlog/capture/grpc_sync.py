@@ -10,7 +10,8 @@
 Put it first, so that it sees what other interceptors refuse. Messages, exceptions and statuses pass
 unchanged. A handler whose client has left runs on, and what it says is waited for, but for 10 s at
 most: the row then comes without. `annotate()` works in handlers, generators, and interceptors
-behind this one. An error in here is counted and logged, and never becomes an error of the RPC.
+behind this one. An error in here is counted and logged, and never becomes an error of the RPC,
+unless `durability` is `commit`.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import grpc
 from auditlog.capture.context import current
 from auditlog.capture.policy import Policy
 from auditlog.capture.recorder import Recorder
+from auditlog.capture.rpc.durable_threaded import exchange_class
 from auditlog.capture.rpc.standins import stand_in
 from auditlog.capture.rpc.threaded import ThreadedExchange
 from auditlog.capture.shared import Capture, Identify
@@ -60,16 +62,17 @@ class AuditInterceptor(grpc.ServerInterceptor):
             instance_id=instance_id,
             resource_owner=resource_owner,
         )
+        self._exchange_class = exchange_class(audit.settings)
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
         """Find the method's handler, and watch what it does; on the server's only thread."""
         outer = current.get()
-        if type(outer) is ThreadedExchange and outer.resolving:
+        if isinstance(outer, ThreadedExchange) and outer.resolving:
             return continuation(handler_call_details)  # installed twice
         try:
-            exchange = ThreadedExchange(self._capture, handler_call_details)
+            exchange = self._exchange_class(self._capture, handler_call_details)
         except Exception as error:  # noqa: BLE001  # details that are not what they should be
             with suppress(Exception):  # a log of the application's own
                 self._capture.recorder.lose(error)

@@ -22,7 +22,7 @@ from auditlog.postgres.causes import (
     wrong_version,
 )
 from auditlog.postgres.migrate import plan, status
-from auditlog.tables import BATCHES, TABLES
+from auditlog.tables import BATCHES, DEAD_LETTERS, TABLES
 
 MAX_CLOCK_SKEW_S = 2.0
 
@@ -131,10 +131,14 @@ def _schema(conn: Connection) -> Iterator[Problem]:
 
 
 def _rights(conn: Connection) -> Iterator[Problem]:
-    rights = dict(conn.execute(_RIGHTS, [_NAMES]).fetchall())
+    rights = dict(conn.execute(_RIGHTS, [[*_NAMES, DEAD_LETTERS.name]]).fetchall())
     missing = [right for right, is_held in rights.items() if not is_held]
-    if missing:
+    needed = [right for right in missing if right != _BURYING]
+    if needed:
         yield "failed", "this role lacks " + ", ".join(missing), _grant(conn, *missing)
+    elif missing:
+        problem = f"this role lacks {_BURYING}: a row that is refused is lost without a spool_dir"
+        yield "warning", problem, _grant(conn, _BURYING)
     elif rights:
         yield "ok", "may write to every table of the sink", ""
 
@@ -203,6 +207,7 @@ def _row(conn: Connection, query: LiteralString, *parameters: object) -> tuple[A
     return row
 
 
+_BURYING = f"INSERT ON {DEAD_LETTERS.qualified_name}"
 _NAMES = [table.name for table in (*TABLES, BATCHES)]
 
 _CHECKS: dict[str, Check] = {

@@ -28,7 +28,7 @@ islands AS (
         rows, first,
         (%(since)s::timestamptz IS NULL OR first >= %(since)s)
             AND (%(until)s::timestamptz IS NULL OR last < %(until)s) AS is_whole,
-        count(*) FILTER (WHERE reached IS NULL OR first > reached) OVER (
+        count(*) FILTER (WHERE reached IS NULL OR first >= reached) OVER (
             ORDER BY first, last ROWS UNBOUNDED PRECEDING
         ) - 1 AS island
     FROM reached
@@ -40,7 +40,7 @@ spans AS (
         coalesce(sum(rows) FILTER (WHERE is_whole), 0) AS at_least,
         sum(rows) AS at_most
     FROM islands
-    GROUP BY island / 1
+    GROUP BY island / (SELECT max(island) / %(spans)s + 1 FROM islands)
 )
 SELECT
     first::text AS start,

@@ -33,12 +33,12 @@ MAX_WAIT_S = 1.0
 """For another process that appends or rewrites the file: 64 MiB took 0.2 s (2026-11-28)."""
 _POLL_S = 0.005
 
-_COLUMNS = (
+COLUMNS: LiteralString = (
     "letter_id, died_at, writer, table_name, columns, row, instance_id, log_id, sqlstate, reason"
 )
 # No conflict target: naming a column would take the right to SELECT.
 BURY: LiteralString = f"""
-    INSERT INTO {DEAD_LETTERS.qualified_name} ({_COLUMNS})
+    INSERT INTO {DEAD_LETTERS.qualified_name} ({COLUMNS})
     VALUES (%s, %s, %s, %s, %s, %b, %b, %b, %s, %s) ON CONFLICT DO NOTHING
 """  # noqa: S608  # our own constants
 
@@ -117,14 +117,17 @@ class DeadLetterFile:
     Held open for no longer than an operation takes, so nothing of it is inherited by a fork.
     """
 
-    def __init__(self, directory: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    def __init__(
+        self, directory: Path, *, name: str = FILE_NAME, max_bytes: int = MAX_FILE_BYTES
+    ) -> None:
         """Keep the name; the folder is made with the first letter.
 
         Args:
             directory: `DEAD_LETTERS_FOLDER` of a spool.
+            name: Of the file in it.
             max_bytes: Beyond that no letter is taken.
         """
-        self.path = directory / FILE_NAME
+        self.path = directory / name
         self._max_bytes = max_bytes
 
     def append(self, letter: DeadLetter) -> None:

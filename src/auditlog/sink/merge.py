@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
-from psycopg import BaseConnection
+from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
@@ -49,9 +49,9 @@ class _ArrayDumper(Dumper):
         return obj.data
 
 
-def accept_arrays(connection: BaseConnection[object]) -> None:
-    """Make a connection of our own take `Array` as a parameter."""
-    connection.adapters.register_dumper(Array, _ArrayDumper)
+def accept_arrays(context: AdaptContext) -> None:
+    """Make a connection or a cursor take `Array` as a parameter."""
+    context.adapters.register_dumper(Array, _ArrayDumper)
 
 
 def columns_of(table: int, rows: Sequence[bytes]) -> list[Array]:

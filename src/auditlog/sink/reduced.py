@@ -4,7 +4,7 @@ Pure and total: takes any bytes, decodes nothing, and never raises.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import orjson
 
@@ -42,9 +42,8 @@ def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
     if not dropped:
         return row
     if described.columns[-1].name == "metadata":
-        mark = orjson.dumps({REDUCED: sqlstate, REPAIRED: dropped})
-        kept[-1] = _field(_JSONB_VERSION + mark)
-    return row[:2] + b"".join(kept)
+        kept[-1] = _JSONB_VERSION + orjson.dumps({REDUCED: sqlstate, REPAIRED: dropped})
+    return tuple_of(kept)
 
 
 def is_tuple(table: int, row: bytes) -> bool:
@@ -54,8 +53,14 @@ def is_tuple(table: int, row: bytes) -> bool:
         values = list(fields(row))
     except struct.error:
         return False
-    whole = struct.pack(">h", len(columns)) + b"".join(map(_field, values))
-    return whole == row and len(values) == len(columns) and all(map(_fits, columns, values))
+    return (
+        len(values) == len(columns) and tuple_of(values) == row and all(map(_fits, columns, values))
+    )
+
+
+def tuple_of(values: Sequence[bytes | None]) -> bytes:
+    """Put values together, the inverse of `tuples.fields`."""
+    return struct.pack(">h", len(values)) + b"".join(map(_field, values))
 
 
 def _fits(column: Column, value: bytes | None) -> bool:
@@ -68,13 +73,13 @@ def _fits(column: Column, value: bytes | None) -> bool:
     return not is_long and len(value) == _LENGTHS.get(column.type, len(value))
 
 
-def _kept(table: Table, row: bytes, dropped: list[str]) -> Iterator[bytes]:
+def _kept(table: Table, row: bytes, dropped: list[str]) -> Iterator[bytes | None]:
     for column, value in zip(table.columns, fields(row), strict=True):
         if value is None or column.name in table.primary_key or _is_safe(column, value):
-            yield _field(value)
+            yield value
         else:
             dropped.append(column.name)
-            yield _field(None if column.nullable else b"")
+            yield None if column.nullable else b""
 
 
 def _is_safe(column: Column, value: bytes) -> bool:

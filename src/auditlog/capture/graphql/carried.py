@@ -98,10 +98,12 @@ class RequestOperations:
         return operation
 
     def submit(self) -> bool:
-        """Submit them all, in place of the request's own row."""
+        """Submit them all, once, in place of the request's own row."""
         for operation in self.all:
             operation.finish(None)
-        return bool(self.all)
+        are_any = bool(self.all)
+        self.all = []
+        return are_any
 
 
 class SocketOperation(Operation):

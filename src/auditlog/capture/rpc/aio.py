@@ -48,6 +48,13 @@ class AioExchange(AioEnding):
         if not self._finished:
             self.finish(None)
 
+    async def wait_for_room(self) -> None:
+        """Wait until the queue takes a row, or for as long as a setting says."""
+        try:
+            await self.recorder.room()
+        except Exception as failure:  # noqa: BLE001  # a log of the application's own
+            self.note_unreadable(failure)
+
     def refuse(self, error: BaseException) -> None:
         """Record that an interceptor behind this one raised, so that no handler will run."""
         self.resolving = False

@@ -6,7 +6,7 @@ can have been sent; it is derived, where the server breaks off or an abort was c
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 from weakref import ref
 
 import grpc.aio
@@ -28,7 +28,7 @@ from auditlog.capture.rpc.status import SUCCESS, number_of
 from auditlog.capture.shared import Capture
 
 # An int is taken for a status up to DATA_LOSS (grpcio 1.60 to 1.85): the server knows no 16.
-_LARGEST_INT = 15
+LARGEST_INT: Final = 15
 
 
 class AioEnding(GrpcExchange):
@@ -138,7 +138,7 @@ class AioEnding(GrpcExchange):
         code, error = context.code(), self._error
         self.details = context.details()
         self.status_source = WIRE
-        self.status = SUCCESS if code is None else number_of(code, largest_int=_LARGEST_INT)
+        self.status = SUCCESS if code is None else number_of(code, largest_int=LARGEST_INT)
         self._note_trailing(context.trailing_metadata())
         if has_failed_after(self._task, error):
             self._conclude_unanswered()

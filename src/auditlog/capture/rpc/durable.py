@@ -73,9 +73,9 @@ class DurableExchange(GrpcExchange):
         """Tell, of an RPC that is over, whether its client was gone before the status was sent."""
         raise NotImplementedError
 
-    def failure(self) -> BaseException | None:
-        """Return what the server has sent an error for since there was a row, if it is known."""
-        return None
+    def late_error(self) -> BaseException | None:
+        """Return what left the handler, if the server did not ask it to."""
+        raise NotImplementedError
 
     def note_undecided(self, failure: Exception) -> None:
         """Say that the log could not tell whether a row is durable, which it is not, then."""
@@ -86,7 +86,7 @@ class DurableExchange(GrpcExchange):
         )
 
     def note_refusal(self) -> None:
-        """Take note that the client gets no answer; what rows there are to come wait for nothing."""
+        """Take note that the client gets no answer. Rows that come now are not waited for."""
         self.refused = True
         self.ticket = None
 
@@ -99,11 +99,11 @@ class DurableExchange(GrpcExchange):
             self.note_unreadable(failure)
         if self.status != foreseen and not self.refused:
             error = self._reason()
-        GrpcExchange._finish_late(self, before, error)
+        GrpcExchange._finish_late(self, before, error or self.late_error())
 
     def _reason(self) -> BaseException:
         if not self.is_cut_short():
-            return self.failure() or StatusReplaced()
+            return StatusReplaced()
         if self.status == DEADLINE_EXCEEDED:
             return DeadlineExceeded()
         return asyncio.CancelledError()

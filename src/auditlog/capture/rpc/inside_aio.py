@@ -11,7 +11,10 @@ from types import FunctionType, MethodType, TracebackType
 from typing import Any
 from weakref import ref
 
+import grpc
 import grpc.aio
+
+from auditlog.capture.rpc.metadata import is_legal
 
 COROUTINE, GENERATOR, PLAIN = "coroutine", "generator", "plain"
 # A context inside the attributes of a context.
@@ -71,6 +74,25 @@ def failed_in_server(error: BaseException | None) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and _is_servers(trace) and not isinstance(error, grpc.aio.UsageError)
+
+
+def can_be_sent(code: Any, details: Any, trailing_metadata: Any) -> bool:
+    """Tell whether the server is sure to send what `abort` is called with."""
+    try:
+        (details or "").encode()
+        return code not in {grpc.StatusCode.OK, 0} and is_legal(tuple(trailing_metadata))
+    except Exception:  # noqa: BLE001  # the application's own
+        return False
+
+
+def is_answered(error: Exception) -> bool:
+    """Tell whether the server sends a status for what leaves a handler.
+
+    Not for an abort, which has sent one, nor where it cannot: the client has left, or it stops.
+    """
+    if isinstance(error, grpc.aio.AbortError):
+        return False
+    return type(error).__name__ not in {"ExecuteBatchError", "_ServerStoppedError"}
 
 
 def has_failed_after(

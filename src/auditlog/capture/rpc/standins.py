@@ -108,7 +108,8 @@ class _Streaming(_StandIn):
         exchange = self._exchange
         try:
             exchange.start(context)
-            return _Responses(exchange, self._call(request, context))
+            kind = _ResponsesToNone if exchange.ends_with_none else _Responses
+            return kind(exchange, self._call(request, context))
         except BaseException as error:
             exchange.raised(error)
             exchange.end()
@@ -186,6 +187,18 @@ class _Responses:
         # First: that is where a generator of a lost client ends, and what it says then counts.
         self._responses = None
         self._exchange.end()
+
+
+class _ResponsesToNone(_Responses):
+    """Which the server takes for their end."""
+
+    __slots__ = ()
+
+    def __next__(self) -> Any:
+        response = _Responses.__next__(self)
+        if response is None:
+            self._exchange.end()
+        return response
 
 
 class _AtOnce(ThreadPoolExecutor):

@@ -21,8 +21,6 @@ from auditlog.capture.rpc.metadata import is_legal, raw_pairs
 from auditlog.capture.rpc.status import SUCCESS, number_of
 from auditlog.capture.shared import Capture
 
-# What the server's own state says of a client that has left.
-_CANCELLED = "cancelled"
 _ONE_REQUEST = frozenset({UNARY, SERVER_STREAM})
 
 
@@ -43,6 +41,8 @@ class ThreadedExchange(GrpcExchange):
     )
 
     finishing: ClassVar[Finishing] = FINISHING
+    ends_with_none: ClassVar[bool] = False
+    """Is it told of a stream that ends with None before the server is?"""
     may_wait: ClassVar[bool] = False
     """May its end take long, so that the server's only thread must not be asked for it?"""
     resolving: bool
@@ -162,8 +162,8 @@ class ThreadedExchange(GrpcExchange):
         if context is None or not self._unclaimed:
             return  # it was not waited for
         self.ended_ns = time.perf_counter_ns()
-        client = getattr(getattr(context, "_state", None), "client", _CANCELLED)
-        if not self._ended or client == _CANCELLED:
+        client = getattr(getattr(context, "_state", None), "client", unwrapped.CANCELLED)
+        if not self._ended or client == unwrapped.CANCELLED:
             self._try(self._read_status, context)
         # Else nothing changes any more, and it is read when the row is put together.
         self._over = True
@@ -239,7 +239,7 @@ class ThreadedExchange(GrpcExchange):
         """Tell, when the server is done, whether it has sent no status."""
         if state is None:
             return not (self._ended or self.broken)
-        return state.client == _CANCELLED or not state.statused
+        return state.client == unwrapped.CANCELLED or not state.statused
 
     def _status_of_cut(self, context: Any, state: Any) -> int:
         if state is not None and state.statused and not is_legal(state.trailing_metadata or ()):

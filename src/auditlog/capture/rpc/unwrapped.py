@@ -10,7 +10,9 @@ from types import FrameType
 from typing import Any, Final
 
 _SERVER: Final = "grpc._server"
-_CLIENT_STATES: Final = frozenset({"open", "closed", "cancelled"})
+CANCELLED: Final = "cancelled"
+"""What the server's state says of a client that has left."""
+_CLIENT_STATES: Final = frozenset({"open", "closed", CANCELLED})
 
 
 def state_of(context: Any) -> Any:
@@ -22,6 +24,11 @@ def state_of(context: Any) -> Any:
         and hasattr(state, "code")
     )
     return state if known else None
+
+
+def has_lost_client(context: Any) -> bool:
+    """Tell whether the client is known to have left."""
+    return getattr(state_of(context), "client", None) == CANCELLED
 
 
 def was_aborted(context: Any) -> bool | None:

@@ -6,9 +6,9 @@ it is read again, and nothing before it. One thread at a time.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol
 
 from auditlog.reporting import Reporter, describe
 from auditlog.sink.spool.frames import Damage, Frame, scan
@@ -18,8 +18,15 @@ from auditlog.sink.spool.segment import Segment
 from auditlog.sink.spool.taken import Lost, Taken
 from auditlog.tables import TABLES
 
-Live: TypeAlias = Callable[[], tuple[Segment | None, int, int]]
-"""The segment that is appended to, its length, and the number of the record to come."""
+
+class Live(Protocol):
+    """The end of a lane that this process appends to."""
+
+    def state(self) -> tuple[Segment | None, int, int]:
+        """Return the last segment, its length, and the number of the record to come."""
+
+    def give_up_segment(self) -> None:
+        """Append no more to that segment."""
 
 
 class Piece(NamedTuple):
@@ -232,6 +239,9 @@ class Backlog:
                 segment.open()
                 self._offset, number = segment.acknowledged()
             except FileNotFoundError:
+                if self._live is not None and segment.end is None:
+                    # Or else records would go on being appended to what nobody can open.
+                    self._live.give_up_segment()
                 self.ahead.popleft()
             except UnreadableError:
                 self._move_away(segment)
@@ -241,13 +251,16 @@ class Backlog:
                 self._continuity.segment(segment.header.first_number, number)
                 self.read_bytes += self._offset
                 return segment
-        if self._live is None:
-            self._continuity.finish(None)
+        number = None if self._live is None else self._live.state()[2]
+        if self.ahead:
+            # A segment was begun after the look at them, and before the look at the number.
+            return self._opened()
+        self._continuity.finish(number)
         return None
 
     def _end_of(self, segment: Segment) -> int:
         if segment.end is None and self._live is not None:
-            live, end, _ = self._live()
+            live, end, _ = self._live.state()
             if live is segment:
                 return end
         # Between the two looks at it, it was closed.
@@ -258,7 +271,7 @@ class Backlog:
         if self._offset < end:
             return True
         if segment.end is None:
-            return self._live is not None and self._went_on_live(segment, end, *self._live())
+            return self._live is not None and self._went_on_live(segment, end, *self._live.state())
         self._pass(segment)
         return True
 

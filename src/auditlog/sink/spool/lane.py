@@ -70,6 +70,19 @@ class Lane:
         os.close(lock)
         return None
 
+    def restore(self) -> None:
+        """Make the folder and the lock again, which somebody has removed.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        lane = self._lock_at(self.path)
+        if lane is None:
+            raise BlockingIOError(f"{self.path} is another's by now")
+        self.abandon()
+        self._lock = lane._lock
+
     def release(self) -> None:
         """Let another process own it."""
         with suppress(OSError):

@@ -86,7 +86,7 @@ class Continuity:
         self._lane = lane
         self._own = own
         self._add = add
-        self.expected: int | None = None
+        self.expected: int | None = 0 if own else None
         """The number of the next record; None: nothing is known of what came before."""
         self.position = 0
         """The same, or where it was known last."""

@@ -57,7 +57,8 @@ class Recovery:
                 break
             if name != own and name not in self._adopted and name not in self._left:
                 self._adopt(name)
-        self._remove_finished()
+                # An empty one is not worth its place.
+                self._remove_finished()
         return any(not each.backlog.is_exhausted for each in self._adopted.values())
 
     def take(self, max_rows: int, max_bytes: int, now: float) -> Taken | None:

@@ -79,7 +79,7 @@ class Tail:
         self._losses = losses
         self._reporter = reporter
         self._syncs = delay_s is not None
-        self.syncer = Syncer(self._collect, self._give_up_segment, delay_s or 0.0, reporter)
+        self.syncer = Syncer(self._collect, self.give_up_segment, delay_s or 0.0, reporter)
         self.failing = ""
         self._reset()
 
@@ -124,15 +124,15 @@ class Tail:
             if self.written + size > self._easy and not self._make_room(size, low_priority):
                 return False
             number = self.number
+            if number == self.read_number:
+                self.oldest_at = time.monotonic()
             seed = self._seed
             head = pack_frame_head(FRAME_MAGIC, table, low_priority is True, length, number)
             head_sum = crc32(head, seed)
             frame = head + pack_frame_sums(head_sum, crc32(row, head_sum)) + row
             if number != self.number or seed != self._seed:
                 return self.append(table, row, low_priority, on_durable)
-            if number == self.read_number:
-                self.oldest_at = time.monotonic()
-            # From here to the write there is no other call.
+            # From the comparison to the write there is no other call.
             self.number = number + 1
             offset = self.written - self._base
             self.written += size
@@ -161,6 +161,14 @@ class Tail:
         with self.lock:
             return self._segment, self.written - self._base, self.number
 
+    def give_up_segment(self) -> None:
+        """Append no more to the last segment; the next record begins another."""
+        with self.lock:
+            end, number = self.written - self._base, self.number
+            ended = self._segment, self._descriptor, end, number, self._seed
+            self._segment, self._descriptor, self._easy = None, -1, 0
+            self._end_segment(*ended)
+
     def set_credit(self, credit: int) -> None:
         """Say how much more, or less, may be written than the cap."""
         with self.lock:
@@ -173,7 +181,7 @@ class Tail:
         with self.lock:
             enough = self.written - self._base > self._segment_bytes // 2
             if enough and self.number == number:
-                self._give_up_segment()
+                self.give_up_segment()
 
     def sync(self) -> None:
         """Make everything durable, in this thread."""
@@ -186,7 +194,7 @@ class Tail:
         if self._syncs:
             self.syncer.run()
         with self.lock:
-            self._give_up_segment()
+            self.give_up_segment()
             lane, backlog, unsynced = self.lane, self.backlog, self._unsynced
             is_settled = backlog is not None and self.number == backlog.next_number
             lock = self.lock
@@ -253,7 +261,7 @@ class Tail:
 
     def _open_lane(self) -> None:
         lane = Lane.create(self._directory)
-        backlog = Backlog(lane.name, (), self._losses, self._reporter, live=self.state)
+        backlog = Backlog(lane.name, (), self._losses, self._reporter, live=self)
         if self.lane is not None:
             lane.remove()
             return
@@ -269,37 +277,43 @@ class Tail:
         segment = Segment(segment_path(lane.path, place))
         head = pack_header(Header(lane.name, place, self._writer, first, seed))
         size = len(head)
-        descriptor = _create(segment.path, head)
+        try:
+            descriptor = _create(segment.path, head)
+        except FileNotFoundError:
+            # Somebody has removed the folder; what was in it is found missing, and counted.
+            lane.restore()
+            descriptor = _create(segment.path, head)
+        except FileExistsError:
+            # Whoever has put it there, if not a signal handler that is about to be done.
+            self._next_segment = max(self._next_segment, place + 1)
+            if self._segment is old:
+                self._open_segment()
+            return
         if self.number != first or self._segment is not old or self.lane is not lane:
             # A signal handler was faster.
             _close(descriptor)
             os.unlink(segment.path)
             return
         # No call until it is in place.
-        ended = old, self._descriptor, self.written - self._base, self._seed
+        ended = old, self._descriptor, self.written - self._base, first, self._seed
         self._segment, self._descriptor, self._seed = segment, descriptor, seed
         self._base = self.written
         self.written += size
         self._header_bytes, self._next_segment = size, place + 1
-        self._end_segment(*ended)
         backlog.ahead.append(segment)
+        self._end_segment(*ended)
         if self._syncs:
             self._new_folders.append(lane.path)
 
-    def _give_up_segment(self) -> None:
-        """Append no more to the last segment; the next record begins another."""
-        with self.lock:
-            segment, descriptor = self._segment, self._descriptor
-            self._segment, self._descriptor, self._easy = None, -1, 0
-            self._end_segment(segment, descriptor, self.written - self._base, self._seed)
-
-    def _end_segment(self, segment: Segment | None, descriptor: int, end: int, seed: int) -> None:
+    def _end_segment(
+        self, segment: Segment | None, descriptor: int, end: int, next_number: int, seed: int
+    ) -> None:
         if segment is None:
             return
-        segment.next_number, segment.end = self.number, end
+        segment.next_number, segment.end = next_number, end
         with suppress(OSError):
             # So that whoever finds it shortened knows by how many.
-            _pwrite(descriptor, pack_closed(self.number, seed), CLOSED_AT)
+            _pwrite(descriptor, pack_closed(next_number, seed), CLOSED_AT)
         if self._is_dirty:
             self._unsynced.append(descriptor)
         else:
@@ -316,7 +330,7 @@ class Tail:
         was_used = self.written - self._base > self._header_bytes
         if error.errno not in _FULL:
             # A limit of the file's size, or its part of the disk: another may do.
-            self._give_up_segment()
+            self.give_up_segment()
         if error.errno == errno.EFBIG and was_used:
             return True
         return self._fail(error)
