@@ -1,7 +1,8 @@
 """Tuples that PostgreSQL refuses, each for another reason, and the batches that hold them."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -51,11 +52,18 @@ def batch_of(*tables: Sequence[bytes], replay: bool = False) -> Batch:
     return Batch(rows, None, replay=replay)  # type: ignore[arg-type]  # a target asks no source
 
 
-def target_of(dsn: str, **changes: Any) -> CopyTarget:
+@asynccontextmanager
+async def target_of(dsn: str, **changes: Any) -> AsyncIterator[CopyTarget]:
+    """A target for the length of the context."""
+
     async def resolve() -> str:
         return dsn
 
-    return CopyTarget(Settings(**changes), resolve)
+    target = CopyTarget(Settings(**changes), resolve)
+    try:
+        yield target
+    finally:
+        await target.close()
 
 
 async def refusal(target: CopyTarget, batch: Batch) -> psycopg.Error:

@@ -221,7 +221,11 @@ class AuditLog(ApplicationEvents):
 
     def __repr__(self) -> str:
         """Show the chain; the DSN may hold a password and is left out."""
-        return f"<AuditLog encode > buffer[{self.settings.max_queued_rows}] > copy>"
+        stages = [f"buffer[{self.settings.max_queued_rows}]"]
+        if self.settings.spool_dir is not None:
+            # The first takes every record, the other what finds no room there.
+            stages.insert(0 if self.settings.durability == "spool" else 1, "spool")
+        return f"<AuditLog encode > {' | '.join(stages)} > copy>"
 
     def _insert(self, connection: Any, record: LogRecord) -> None:
         transactional.insert(connection, self._encode(record)[1])

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from auditlog import AuditLog, AuditMiddleware, Level, Outcome, Policy, Rule
 from auditlog.records import Record
+from auditlog.ticket import Ticket
 
 TIMEOUT_S = 15.0
 BACKGROUND_S = 0.4
@@ -34,8 +35,8 @@ class Trail(AuditLog):
         self.taken: dict[str, int] = defaultdict(int)
         self._news = asyncio.Event()
 
-    def submit(self, record: Record) -> Outcome:
-        outcome = super().submit(record)
+    def submit(self, record: Record, ticket: Ticket | None = None) -> Outcome:
+        outcome = super().submit(record, ticket)
         metadata = record.metadata or {}  # type: ignore[union-attr]
         self.taken[metadata.get("audit.request_id", "")] += 1
         self._news.set()

@@ -15,12 +15,12 @@ import pytest
 from raw_client import Address, connect
 
 COMMANDS = {
-    "uvicorn-h11": "uvicorn served:{} --http h11 --ws wsproto --no-access-log"
+    "uvicorn-h11": "uvicorn {} --http h11 --ws wsproto --no-access-log"
     " --timeout-graceful-shutdown 1 --h11-max-incomplete-event-size 262144",
-    "uvicorn-httptools": "uvicorn served:{} --http httptools --ws auto --no-access-log"
+    "uvicorn-httptools": "uvicorn {} --http httptools --ws auto --no-access-log"
     " --timeout-graceful-shutdown 1",
-    "hypercorn": "hypercorn served:{} --workers 0 --graceful-timeout 1 --keep-alive 1",
-    "granian": "granian served:{} --interface asgi --no-access-log --workers-kill-timeout 3",
+    "hypercorn": "hypercorn {} --workers 0 --graceful-timeout 1 --keep-alive 1",
+    "granian": "granian {} --interface asgi --no-access-log --workers-kill-timeout 3",
 }
 TCP, UNIX = "--host 127.0.0.1 --port {}", "--uds {}"
 HYPERCORN_TCP, HYPERCORN_UNIX = "--bind 127.0.0.1:{}", "--bind unix:{}"
@@ -45,7 +45,13 @@ class Running:
 
 @contextmanager
 def serving(
-    name: str, dsn: str, log: Path, *, unix_socket: str = "", app: str = "app"
+    name: str,
+    dsn: str,
+    log: Path,
+    *,
+    unix_socket: str = "",
+    app: str = "served:app",
+    **environ: str,
 ) -> Iterator[Running]:
     """Run a server for the length of the context."""
     address = unix_socket or _free_port()
@@ -56,6 +62,7 @@ def serving(
         "AUDITLOG_DSN": dsn,
         "PYTHONPATH": str(Path(__file__).parent),
         "PYTHONHASHSEED": "0",  # Starlette's Allow header is made from a set
+        **environ,
     }
     with (
         log.open("wb") as output,

@@ -33,7 +33,7 @@ def both(
     """A server with the application as it is, and one with the middleware around it."""
     folder = tmp_path_factory.mktemp("both")
     with (
-        serving(request.param, trail_dsn, folder / "bare", app="bare") as bare,
+        serving(request.param, trail_dsn, folder / "bare", app="served:bare") as bare,
         serving(request.param, trail_dsn, folder / "audited") as audited,
     ):
         yield bare, audited

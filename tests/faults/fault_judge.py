@@ -14,7 +14,7 @@ from fault_journal import Request
 from fault_trail import Gap, Row, Trail
 
 MEMORY, SPOOL, COMMIT = "memory", "spool", "commit"
-RECEIVED, COMPLETE, REDUCED = "received", "complete", "reduced"
+RECEIVED, COMPLETE, LATE, REDUCED = "received", "complete", "late", "reduced"
 _ENDS = (None, COMPLETE, REDUCED)
 IN_MEMORY_S = 5.0
 """How old a row may be that a kill takes from memory: many times `batch_age_s` of the harness."""
@@ -165,11 +165,25 @@ def _orphans(
 def _exaggerated(
     requests: Mapping[str, Request],
     rows: Counter[Row],
-    dead: set[str],
+    dead: Iterable[str],
     gaps: Mapping[str, int],
     mode: str,
 ) -> int:
     """More rows told to be lost than were ever due and are nowhere."""
-    due = len(requests) * (2 if mode == COMMIT else 1)
-    here = sum(count for row, count in rows.items() if row.stage in (*_ENDS, RECEIVED)) + len(dead)
-    return max(0, sum(gaps.values()) - max(0, due - here))
+    due = sum(_rows_due(each, mode) for each in requests.values())
+    here = sum(count for row, count in rows.items() if _is_due(row, requests, mode))
+    return max(0, sum(gaps.values()) - max(0, due - here - len(set(dead))))
+
+
+def _rows_due(request: Request, mode: str) -> int:
+    """One; under `commit` one before and one after, and one more that an answer was withheld."""
+    if mode != COMMIT:
+        return 1
+    return 2 if request.acknowledged else 3
+
+
+def _is_due(row: Row, requests: Mapping[str, Request], mode: str) -> bool:
+    if row.stage != LATE:
+        return True
+    request = requests.get(row.identity)
+    return mode == COMMIT and request is not None and not request.acknowledged

@@ -1,8 +1,10 @@
 """Faults of the spool's disk and files: full, flipped, cut, shared."""
 
+import dataclasses
 import os
 from pathlib import Path
 
+from fault_client import Client
 from fault_scene import Fault, Scene
 
 BLOCK_BYTES = 4096
@@ -99,3 +101,20 @@ def _overwrite(path: Path, at: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
+
+
+def shared(scene: Scene) -> None:
+    """Two services on one spool, each killed while the other ships what it left."""
+    journal = scene.folder / "journal-2"
+    other = dataclasses.replace(scene.service, port=0, kills=[])
+    with other, Client(other.port, journal, f"s{scene.seed}0", seed=scene.seed) as client:
+        for service in (scene.service, other, scene.service, other):
+            scene.proxy.refuse()
+            scene.flow(30)
+            client.flow(30)
+            service.kill()
+            scene.proxy.admit()
+            service.start()
+        client.flow(30)
+        client.stop()
+    scene.service.kills += other.kills

@@ -142,11 +142,7 @@ class Service:
 
     def workers(self) -> list[psutil.Process]:
         """Return the leader's workers: what it has started, but for the tracker of its locks."""
-        return [
-            child
-            for child in psutil.Process(self.pid).children()
-            if "resource_tracker" not in " ".join(child.cmdline())
-        ]
+        return [child for child in psutil.Process(self.pid).children() if _is_worker(child)]
 
     def terminate(self) -> None:
         """Send SIGTERM, and come back at once."""
@@ -192,4 +188,11 @@ class Service:
     def _listens(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
+        return False
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
         return False

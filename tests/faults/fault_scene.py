@@ -3,7 +3,7 @@
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,7 @@ def staged(
         folder = Path(name)
         if disk:
             disks.enter_context(small_disk(folder / "spool"))
-        environment = _environment(mode, proxy.dsn, folder, settings, spool=spool)
+        environment = environment_of(mode, proxy.dsn, folder, spool=spool, **settings)
         shift = str(folder / "clock") if clock else ""
         with Service(kind, folder, environment, options, shift) as service:
             journal = folder / "journal"
@@ -151,7 +151,7 @@ def verdict_of(scene: Scene) -> Verdict:
     """Judge what is in the database."""
     return judge(
         requests_of(scene),
-        read_trail(scene.database.dsn, f"s{scene.seed}"),
+        read_trail(scene.database.dsn, scene.spool),
         scene.mode,
         kills=scene.service.kills,
         volatile_s=scene.volatile_s,
@@ -162,8 +162,9 @@ def verdict_of(scene: Scene) -> Verdict:
 
 
 def requests_of(scene: Scene) -> dict[str, Request]:
-    """Read the client's journal."""
-    return read_journal(scene.client.journal.path)
+    """Read the journals of all clients."""
+    journals = map(read_journal, sorted(scene.folder.glob("journal*")))
+    return {identity: each for journal in journals for identity, each in journal.items()}
 
 
 def ship_the_rest(scene: Scene) -> None:
@@ -192,9 +193,10 @@ def tried(
     return Result(name, mode, seed, verdict, time.monotonic() - started, slowest, said)
 
 
-def _environment(
-    mode: str, dsn: str, folder: Path, settings: Mapping[str, Any], *, spool: bool
+def environment_of(
+    mode: str, dsn: str, folder: Path, *, spool: bool = False, **settings: Any
 ) -> dict[str, str]:
+    """Return the environment of a service that logs with these settings."""
     known: dict[str, Any] = {"dsn": dsn, "durability": mode, **SETTINGS}
     if mode == SPOOL or spool:
         known["spool_dir"] = folder / "spool"

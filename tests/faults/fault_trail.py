@@ -3,9 +3,12 @@
 Read with plain SQL, and with none of the code under test.
 """
 
+import base64
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -28,6 +31,7 @@ _LIVES = """
 """
 _HAS_DEAD_LETTERS = "SELECT to_regclass('logstore.dead_letters') IS NOT NULL"
 _DEAD_LETTERS = "SELECT row FROM logstore.dead_letters"
+_IDENTITY = re.compile(rb"s\d+-\d+")
 
 
 class Row(NamedTuple):
@@ -64,31 +68,37 @@ class Trail:
         return [gap for gap in self.gaps if gap.log_id not in before]
 
 
-def read_trail(dsn: str, run: str) -> Trail:
-    """Read what is there of a run, and all gaps and dead letters."""
+def read_trail(dsn: str, spool: Path | None = None) -> Trail:
+    """Read what is there of any request, and all gaps and dead letters, those on the disk too."""
     with psycopg.connect(dsn) as conn:
         lives = dict(conn.execute(_LIVES.encode()).fetchall())
         return Trail(
             rows=[
                 Row(identity, stage)
                 for identity, stage in conn.execute(_ROWS.encode())
-                if identity is not None and identity.startswith(f"{run}-")
+                if identity is not None
             ],
             gaps=[Gap(*row) for row in conn.execute(_GAPS.encode())],
-            dead=_dead_letters(conn, run),
+            dead=_dead_letters(conn) + _letters_on_disk(spool),
             starts=lives.get("audit.start", 0),
             stops=lives.get("audit.stop", 0),
         )
 
 
-def _dead_letters(conn: psycopg.Connection[Any], run: str) -> list[str]:
+def _dead_letters(conn: psycopg.Connection[Any]) -> list[str]:
     if conn.execute(_HAS_DEAD_LETTERS.encode()).fetchone() == (False,):
         return []
     rows = conn.execute(_DEAD_LETTERS.encode())
-    return [identity for (row,) in rows if (identity := identity_of(bytes(row), run))]
+    return [identity for (row,) in rows if (identity := identity_of(bytes(row)))]
 
 
-def identity_of(row: bytes, run: str) -> str:
-    """Find the id of a run's request in the bytes of its row; an empty text if it is not there."""
-    found = re.search(rb"%s-\d+" % re.escape(run.encode()), row)
+def _letters_on_disk(spool: Path | None) -> list[str]:
+    files = [] if spool is None else spool.glob("dead-letters/*.jsonl")
+    letters = (json.loads(line) for file in files for line in file.read_bytes().splitlines())
+    return [identity_of(base64.b64decode(letter["row"])) for letter in letters]
+
+
+def identity_of(row: bytes) -> str:
+    """Find the id of a request in the bytes of its row; an empty text if it is not there."""
+    found = _IDENTITY.search(row)
     return found[0].decode() if found else ""

@@ -74,7 +74,7 @@ def test_answer_that_the_journal_lost_is_not_acknowledged(scene: Scene, tmp_path
     lines = scene.client.journal.path.read_text().splitlines(keepends=True)
     answered = [line for line in lines if line.startswith("answered")]
     name = answered[0].split("\t")[1]
-    trail = read_trail(scene.database.dsn, "s7")
+    trail = read_trail(scene.database.dsn)
     changed = tmp_path / "journal"
     changed.write_text("".join(line for line in lines if line != answered[0]))
     verdict = judge(read_journal(changed), trail, "memory")

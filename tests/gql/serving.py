@@ -12,9 +12,10 @@ import httpx
 import uvicorn
 import websockets.sync.client
 
-from auditlog import AuditMiddleware, LogRecord, Outcome
+from auditlog import AuditMiddleware, LogRecord, Outcome, Settings
 from auditlog.records import Record
 from auditlog.testing import MemorySink
+from auditlog.ticket import Ticket
 
 TIMEOUT_S = 15.0
 _numbers = itertools.count(1)
@@ -23,13 +24,13 @@ _numbers = itertools.count(1)
 class Trail(MemorySink):
     """A sink that can be waited on."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
         self._news = threading.Condition()
 
-    def submit(self, record: Record) -> Outcome:
+    def submit(self, record: Record, ticket: Ticket | None = None) -> Outcome:
         with self._news:
-            outcome = super().submit(record)
+            outcome = super().submit(record, ticket)
             self._news.notify_all()
         return outcome
 

@@ -35,9 +35,8 @@ def poisoned(kind: str = "bad UTF-8") -> bytes:
 
 
 async def bury(dsn: str, *letters: DeadLetter) -> None:
-    target = target_of(dsn)
-    await target.bury(letters)
-    await target.close()
+    async with target_of(dsn) as target:
+        await target.bury(letters)
 
 
 def connected(dsn: str) -> psycopg.Connection[Any]:
@@ -139,17 +138,16 @@ async def test_smallest_form_is_stored_where_there_is_one(dsn: str, kind: str) -
 async def test_row_that_is_there_is_not_stored_again(dsn: str) -> None:
     """And where another row has its identity, the letter stays."""
     died = letter()
-    target = target_of(dsn)
-    await target.write(batch_of([died.row]))
-    other = letter(changed(0, died.row, message=b"another"))
-    await target.bury([died, other])
-    await target.close()
-    with connected(dsn) as conn:
-        assert replay(conn, died) == Replayed(Outcome.THERE)
-        assert replay(conn, other) == Replayed(Outcome.REFUSED, "23505")
-        assert letter_ids(conn) == [other.letter_id]
-    assert len(rows(dsn)) == 1
-    assert ledger_agrees(dsn)
+    async with target_of(dsn) as target:
+        await target.write(batch_of([died.row]))
+        other = letter(changed(0, died.row, message=b"another"))
+        await target.bury([died, other])
+        with connected(dsn) as conn:
+            assert replay(conn, died) == Replayed(Outcome.THERE)
+            assert replay(conn, other) == Replayed(Outcome.REFUSED, "23505")
+            assert letter_ids(conn) == [other.letter_id]
+        assert len(rows(dsn)) == 1
+        assert ledger_agrees(dsn)
 
 
 async def test_two_who_replay_the_same_letters_store_them_once(dsn: str) -> None:

@@ -12,8 +12,10 @@ import trail
 from auditlog import AuditLog, HealthStatus, LogRecord
 from auditlog.postgres import embedded
 from auditlog.postgres.migrate import migrate
+from auditlog.sink.faults import Fault, classify, sqlstate_of
 from databases import Server, as_role
 from own_server import own_server
+from poison import batch_of, good, refusal, target_of
 from trail import numbered, quick
 
 
@@ -190,3 +192,46 @@ async def test_missing_partition_loses_no_row(empty_dsn: str) -> None:
         assert await audit.flush(20)
     assert audit.stats().dropped == 0
     assert trail.stored_once(empty_dsn, 20)
+
+
+@pytest.mark.parametrize("answer", [b"", b"S"], ids=["silent", "silent after TLS was agreed"])
+async def test_server_that_accepts_and_says_nothing_is_given_up(answer: bytes) -> None:
+    """As a host does whose process is stopped: the time-out of connecting holds until the end."""
+    accepted = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1") as listener:
+        port = listener.sockets[0].getsockname()[1]
+        dsn = make_conninfo(host="127.0.0.1", port=port, user="u", sslmode="require")
+        async with target_of(dsn, connect_timeout_s=0.1) as target, asyncio.timeout(30):
+            error = await refusal(target, batch_of(good(0, 1)))
+    assert classify(error) is Fault.RETRY
+    assert accepted
+
+
+async def test_first_host_that_takes_no_writes_is_passed_over(any_dsn: str) -> None:
+    """Found out when connecting, where there are other hosts: a standby is never written to."""
+    parameters = psycopg.conninfo.conninfo_to_dict(any_dsn)
+    await trail.change(
+        any_dsn, f'ALTER DATABASE "{parameters["dbname"]}" SET default_transaction_read_only = on'
+    )
+    async with target_of(any_dsn) as target:
+        assert (await refusal(target, batch_of(good(0, 1)))).sqlstate == "25006"
+    twice = {name: f"{parameters[name]},{parameters[name]}" for name in ("host", "port")}
+    async with target_of(make_conninfo(any_dsn, **twice)) as target:
+        error = await refusal(target, batch_of(good(0, 1)))
+    assert (error.sqlstate, sqlstate_of(error)) == (None, "25006")
+    assert classify(error) is Fault.RETRY
+
+
+async def test_idle_connection_is_kept_alive_unless_the_dsn_says_otherwise(any_dsn: str) -> None:
+    """A firewall would forget it, and the next batch would wait for an answer in vain."""
+    for said, expected in (({}, "60"), ({"keepalives_idle": "7"}, "7")):
+        async with target_of(make_conninfo(any_dsn, **said)) as target:
+            connection = await target._connect()
+            assert connection.info.get_parameters()["keepalives_idle"] == expected

@@ -95,9 +95,9 @@ class DurableTrail(Trail):
     def wait_for_stage(self, request_id: str, stage: str) -> LogRecord:
         """Wait for a request's row of a stage, which must be the only one."""
         with self._changed:
-            assert self._changed.wait_for(
-                lambda: stage in self.stages_of(request_id), WAIT_S
-            ), self.stages_of(request_id)
+            assert self._changed.wait_for(lambda: stage in self.stages_of(request_id), WAIT_S), (
+                self.stages_of(request_id)
+            )
         (row,) = [row for row in self.of(request_id) if stage_of(row) == stage]
         return row
 

@@ -99,7 +99,7 @@ async def test_sink_that_raises_harms_no_request() -> None:
     """It is not supposed to; the last net holds all the same."""
 
     class Broken(MemorySink):
-        def submit(self, record: Any) -> Any:
+        def submit(self, record: Any, ticket: Any = None) -> Any:
             raise ZeroDivisionError
 
     sink = Broken()

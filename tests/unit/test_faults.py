@@ -1,18 +1,41 @@
-"""SQLSTATE → what a failed batch needs. The classes themselves come from real servers elsewhere."""
+"""SQLSTATE → what a failed batch needs, and its row. Real servers tell the same elsewhere."""
 
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.pq import DiagnosticField
 
 from auditlog.errors import AuditLogError, EmbeddedError, MigrationError
-from auditlog.sink.faults import Fault, classify, remedy
+from auditlog.sink.faults import (
+    Fault,
+    RowError,
+    bad_row,
+    classify,
+    note_copying,
+    remedy,
+    sqlstate_of,
+)
 
 RETRY, DATA, CONFIGURATION = Fault.RETRY, Fault.DATA, Fault.CONFIGURATION
 
 
-def error_of(sqlstate: str) -> psycopg.Error:
-    """An error as psycopg makes it for a code, without a server."""
-    return errors.lookup(sqlstate)("some text")
+def error_of(sqlstate: str, text: str = "some text", **fields: str) -> psycopg.Error:
+    """An error as psycopg makes it for a code, without a server; with fields of its message."""
+    info = {DiagnosticField[name.upper()]: value.encode() for name, value in fields.items()}
+    try:
+        kind = errors.lookup(sqlstate)
+    except KeyError:
+        return psycopg.DatabaseError(
+            text, info={DiagnosticField.SQLSTATE: sqlstate.encode()} | info
+        )
+    return kind(text, info=info or None)
+
+
+def copy_error(context: str, table: int | None = 0) -> psycopg.Error:
+    error = error_of("22021", context=context)
+    if table is not None:
+        note_copying(error, table)
+    return error
 
 
 @pytest.mark.parametrize(
@@ -124,3 +147,153 @@ def test_own_errors_bring_their_remedy(kind: type[AuditLogError]) -> None:
     error = kind("pip install 'auditlog-postgres[embedded]'")
     assert classify(error) is CONFIGURATION
     assert remedy(error) == "pip install 'auditlog-postgres[embedded]'"
+
+
+def test_null_in_a_column_of_ours_is_a_rows_fault() -> None:
+    """And in one that somebody has added it is the schema's."""
+    assert classify(error_of("23502", column_name="user_id")) is DATA
+    assert classify(error_of("23502", column_name="theirs")) is CONFIGURATION
+
+
+@pytest.mark.parametrize("code", ["08P01", "58000", "XX000", "XXUUU"])
+@pytest.mark.parametrize(
+    "before", ["", "ERROR:  ", "server login has been failing, cached error: "]
+)
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('duplicate key value violates unique constraint "logs_pkey"', DATA),
+        ('invalid byte sequence for encoding "UTF8": 0xff', DATA),
+        ("unsupported Unicode escape sequence", DATA),
+        ("invalid input syntax for type json", DATA),
+        ("smallint out of range", DATA),
+        ("value overflows numeric format", DATA),
+        ("value too long for type character varying(9)", DATA),
+        ('index row size 3016 exceeds btree version 4 maximum 2704 for index "x"', DATA),
+        ("stack depth limit exceeded", DATA),
+        ('new row for relation "logs" violates check constraint "x"', DATA),
+        ('no partition of relation "logs" found for row', CONFIGURATION),
+        ('relation "logstore.logs" does not exist', CONFIGURATION),
+        ('schema "logstore" does not exist', CONFIGURATION),
+        ('column "x" of relation "logs" does not exist', CONFIGURATION),
+        ("permission denied for table logs", CONFIGURATION),
+        ('password authentication failed for user "x"', CONFIGURATION),
+        ('role "x" does not exist', CONFIGURATION),
+        ('database "x" does not exist', CONFIGURATION),
+        ('null value in column "theirs" of relation "logs"', CONFIGURATION),
+        ("insufficient data left in message", CONFIGURATION),
+        ("cannot execute INSERT in a read-only transaction", RETRY),
+        ("terminating connection due to administrator command", RETRY),
+        ("server conn crashed?", RETRY),
+        ("query_wait_timeout", RETRY),
+        ("restart transaction: TransactionRetryWithProtoRefreshError", RETRY),
+        ("kind mismatch among backends", RETRY),
+        ("some text", RETRY),
+    ],
+)
+def test_code_that_a_proxy_hides_is_known_by_the_text(
+    code: str, before: str, text: str, fault: Fault
+) -> None:
+    """As from PgBouncer, Pgpool-II and forks, whose own code tells nothing."""
+    assert classify(error_of(code, before + text)) is fault
+    assert classify(psycopg.OperationalError(before + text)) is fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'trigger says "relation "logstore.logs" does not exist"',
+        "x: permission denied for table logs",
+        'x\nrelation "logstore.logs" does not exist',
+        'server login "x": permission denied for table logs',
+    ],
+)
+def test_text_out_of_a_row_does_not_pause_the_writer(text: str) -> None:
+    """Only how a message begins is the server's for certain."""
+    assert classify(error_of("XX000", text)) is RETRY
+    assert classify(error_of("22P02", 'relation "logs" does not exist')) is DATA
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("server closed the connection unexpectedly", "08006"),
+        ("consuming input failed: SSL connection has been closed unexpectedly", "08006"),
+        ("SSL SYSCALL error: EOF detected", "08006"),
+        ("the connection is lost", ""),
+        ('connection to server at "h", port 1 failed: session is read-only', "25006"),
+        ("FATAL:  unsupported startup parameter: options", "0A000"),
+        ("FATAL:  pgbouncer cannot connect to server", "57P03"),
+        ("FATAL:  all backend nodes are down, pgpool requires at least one valid node", "57P03"),
+        ("FATAL:  no more connections allowed (max_client_conn)", "53300"),
+        ("FATAL:  SASL authentication failed", "28P01"),
+        ("FATAL:  auth failed", "28P01"),
+    ],
+)
+def test_connection_that_fails_is_known_by_its_text(text: str, code: str) -> None:
+    """Libpq gives no code at all."""
+    error = psycopg.OperationalError(text)
+    assert sqlstate_of(error) == code
+    assert classify(error) is (CONFIGURATION if code[:2] in ("28", "0A") else RETRY)
+
+
+LINES = [
+    ("COPY logs, line 322, column message", "en"),
+    ("COPY logs, line 322", "en"),
+    ("COPY logs, Zeile 322, Spalte message", "de"),
+    ("COPY logs, línea 322, columna message", "es"),
+    ("COPY logs, ligne 322, colonne message", "fr"),
+    ("COPY logs, riga 322, colonna message", "it"),
+    ("logsのCOPY、行 322、列 message", "ja"),
+    ("logsのCOPY、行 322", "ja"),
+    ("COPY logs, ხაზი 322, სვეტი message", "ka"),
+    ("logs 복사, 322번째 줄, message 열", "ko"),
+    ("logs 복사, 322번째 줄", "ko"),
+    ("COPY logs, linia 322, kolumna message", "pl"),
+    ("COPY logs, linha 322, coluna message", "pt_BR"),
+    ("COPY logs, строка 322, столбец message", "ru"),
+    ("COPY logs, rad 322, kolumn message", "sv"),
+    ("COPY logs, satır 322, kolon message", "tr"),
+    ("COPY logs, рядок 322, стовпець message", "uk"),
+    ("COPY logs, 行 322, 列 message", "zh_CN"),
+    ("COPY logs_2026_11, line 322, column message", "a partition"),
+    ("COPY l, 1, ogs, line 322, column message", "a partition with a strange name"),
+]
+
+
+@pytest.mark.parametrize(("line", "language"), LINES)
+def test_row_is_read_in_every_language(line: str, language: str) -> None:
+    """As PostgreSQL's translations have it; binary COPY counts from 1."""
+    assert bad_row(copy_error(line)) == (0, 321)
+    assert bad_row(copy_error(line, 2)) == (2, 321)
+    hostile = 'JSON data, line 1: COPY logs, line 7\nCOPY logs, line 3, column "\n'
+    assert bad_row(copy_error(hostile + line)) == (0, 321)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "",
+        "COPY logs",
+        "JSON data, line 1: {",
+        "COPY logs, line 3\nPL/pgSQL function refuse(a, b) line 3 at RAISE",
+        "PL/pgSQL function logstore.refuse(text, text) line 3 at RAISE",
+        'SQL statement "SELECT 1, line 3"',
+        "COPY logs, line 0",
+        "COPY logs, line x",
+        "COPY logs, line 99999999999999999999",
+        'COPY logs, line 3, column message: "a, 4"',
+    ],
+)
+def test_context_that_names_no_row_gives_none(context: str) -> None:
+    """Text COPY quotes the row; nobody here uses it, and nothing is read out of it."""
+    assert bad_row(copy_error(context)) is None
+
+
+def test_only_an_error_of_a_copy_names_a_row() -> None:
+    """Not one of the connection, nor one from elsewhere that has such a context."""
+    assert bad_row(copy_error("COPY logs, line 3", table=None)) is None
+    assert bad_row(OSError()) is None
+    assert bad_row(psycopg.OperationalError("COPY logs, line 3")) is None
+    error = RowError("22P04", 1, 7, "it is no tuple")
+    assert (bad_row(error), classify(error)) == ((1, 7), DATA)

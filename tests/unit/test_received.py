@@ -287,7 +287,7 @@ async def test_sink_that_raises_harms_no_request() -> None:
     """Neither at the beginning nor at the end."""
 
     class Broken(MemorySink):
-        def submit(self, record: Any) -> Any:
+        def submit(self, record: Any, ticket: Any = None) -> Any:
             raise ZeroDivisionError
 
     middleware, sink = audited(OK_ANSWER, Broken(), policy=ALL)

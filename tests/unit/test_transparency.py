@@ -93,11 +93,12 @@ def assert_same(
     scope: dict[str, Any],
     incoming: Iterable[Any] = (),
     refusals: dict[int, Exception] | None = None,
+    settings: Settings | None = None,
 ) -> MemorySink:
     """Compare the two traces, and the messages with what they were before."""
     incoming = list(incoming)
     before = copy.deepcopy([value for act, value in steps if act.startswith("send")])
-    sink = MemorySink()
+    sink = MemorySink(settings)
 
     def run(wrap: Callable[[Any], Any]) -> Trace:
         return asyncio.run(record(steps, dict(scope), incoming, refusals or {}, wrap))

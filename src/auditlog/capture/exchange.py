@@ -222,4 +222,4 @@ class Exchange(InFlight):
             self.capture.recorder.lose(error)
         if self.ticket is not None:
             self.ticket.expect()
-            self.ticket.settle(False)
+            self.ticket.settle(durable=False)

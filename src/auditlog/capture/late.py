@@ -122,6 +122,8 @@ def _metadata(
     if request.error_type is not None:
         own["error.type"] = request.error_type
     news = {key: value for key, value in after.items() if _differs(before.get(key, _ABSENT), value)}
+    # Ours first and last, as in the request's own row; and that it was refused is ours to say.
+    news.pop("audit.refused", None)
     return {**own, **request.capture.redactor.json(news), **own} if news else own
 
 

@@ -198,7 +198,7 @@ def _place(dsn: str | None, file: DeadLetterFile | None) -> Letters:
         return Buried(connect(required(dsn)), settings)
     letters = Filed(file, lambda: connect(required(dsn)), settings)
     if letters.unreadable:
-        say(f"{letters.unreadable} lines of the file cannot be read; they stay in it.")
+        say(f"Lines of the file that cannot be read: {letters.unreadable}. They stay in it.")
     return letters
 
 
@@ -209,7 +209,7 @@ def _chosen(source: Letters, named: list[str] | None, *, every: bool) -> list[UU
 
 
 def _identity(source: Letters, beginning: str) -> UUID:
-    found = source.named(beginning.lower())
+    found = source.named(beginning.lower()) if beginning else []
     if len(found) == 1:
         return found[0]
     raise typer.BadParameter(

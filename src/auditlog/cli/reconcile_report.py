@@ -24,8 +24,10 @@ _STYLES = {"notice": "yellow", "unexplained": "red"}
 
 def render(found: Reconciliation) -> Group:
     """Lay out the verdicts, what is behind those that are not well, and the last line."""
-    details = [Text(line) for line in _details(found)]
-    return Group(_table(verdicts(found)), *details, Text(), Text(conclusion(found)))
+    lines = (*_details(found), "", conclusion(found))
+    # As long as they are: whoever reads them by a program finds one line for each thing.
+    texts = (Text(line, no_wrap=True, overflow="ignore") for line in lines)
+    return Group(_table(verdicts(found)), *texts)
 
 
 def as_json(found: Reconciliation, *, strict: bool) -> dict[str, Any]:

@@ -11,29 +11,46 @@
 --
 -- Last batches are by the server's clock, starts and stops by the service's. A process that began
 -- before the ledger does is not held against it, for a pruned ledger has only a part of its batches.
-WITH own AS (
+-- The index has the type of an event behind its tenant: so it is walked from tenant to tenant.
+WITH RECURSIVE tenants AS (
+    (
+        SELECT instance_id FROM logstore.logs
+        WHERE event_type IS NOT NULL
+        ORDER BY instance_id
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT logs.instance_id FROM logstore.logs
+        WHERE logs.event_type IS NOT NULL AND logs.instance_id > tenants.instance_id
+        ORDER BY logs.instance_id
+        LIMIT 1
+    )
+    FROM tenants
+    WHERE tenants.instance_id IS NOT NULL
+),
+own AS MATERIALIZED (
     SELECT
-        event_type, instance_id, log_date, metadata,
-        metadata ->> 'audit.run_id' AS run_id,
-        metadata ->> 'audit.writer' AS writer,
-        metadata ->> 'audit.process_id' COLLATE "C" AS process
-    FROM logstore.logs
-    WHERE event_type IN ('audit.start', 'audit.stop')
-        AND aggregate_type = 'auditlog'
-        AND (%(tenant)s::text IS NULL OR instance_id = %(tenant)s)
-        AND metadata ? 'audit.run_id'
+        event_type, logs.instance_id, log_date,
+        (metadata ->> 'audit.run_id') COLLATE "C" AS run_id,
+        (metadata ->> 'audit.writer') COLLATE "C" AS writer,
+        (metadata ->> 'audit.process_id') COLLATE "C" AS process,
+        metadata ->> 'audit.durability' AS durability,
+        metadata #>> '{audit.settings,spool_dir}' AS spool_dir,
+        CASE WHEN event_type = 'audit.stop' THEN metadata END AS counters
+    FROM tenants
+    CROSS JOIN LATERAL (
+        SELECT * FROM logstore.logs
+        WHERE logs.instance_id = tenants.instance_id
+            AND event_type IN ('audit.start', 'audit.stop')
+            AND aggregate_type = 'auditlog'
+            AND metadata ? 'audit.run_id'
+        OFFSET 0
+    ) AS logs
+    WHERE %(tenant)s::text IS NULL OR tenants.instance_id = %(tenant)s
 ),
-starts AS (
-    SELECT DISTINCT ON (run_id)
-        run_id, instance_id, writer, process, log_date, metadata,
-        coalesce(process < max(process) OVER (PARTITION BY writer), false) AS is_replaced
-    FROM own
-    WHERE event_type = 'audit.start'
-    ORDER BY run_id, log_date
-),
-stops AS (
-    SELECT DISTINCT ON (run_id)
-        run_id, log_date, submitted - settled AS difference, coalesce(written, 0) AS written
+counted AS (
+    SELECT own.*, submitted - settled AS difference, coalesce(written, 0) AS written
     FROM own
     CROSS JOIN LATERAL (
         SELECT
@@ -41,9 +58,13 @@ stops AS (
             coalesce(sum(figure) FILTER (WHERE key <> 'audit.submitted'), 0) AS settled,
             sum(figure) FILTER (WHERE key = 'audit.written') AS written
         FROM (
-            SELECT key, CASE WHEN jsonb_typeof(value) = 'number' THEN value::numeric END AS figure
+            SELECT
+                key,
+                CASE WHEN jsonb_typeof(value) = 'number'
+                    THEN least(greatest(value::numeric, 0), 1e15)
+                END AS figure
             FROM (
-                SELECT key, value FROM jsonb_each(own.metadata)
+                SELECT key, value FROM jsonb_each(own.counters)
                 WHERE key IN (
                     'audit.submitted', 'audit.written', 'audit.pending', 'audit.spooled',
                     'audit.dead_lettered'
@@ -51,19 +72,35 @@ stops AS (
                 UNION ALL
                 SELECT 'audit.dropped', value
                 FROM jsonb_each(
-                    CASE WHEN jsonb_typeof(own.metadata -> 'audit.dropped') = 'object'
-                        THEN own.metadata -> 'audit.dropped'
+                    CASE WHEN jsonb_typeof(own.counters -> 'audit.dropped') = 'object'
+                        THEN own.counters -> 'audit.dropped'
                     END
                 )
-            ) AS counters
+            ) AS named
         ) AS figures
     ) AS sums
-    WHERE event_type = 'audit.stop'
-    ORDER BY run_id, log_date DESC
+),
+-- Aggregates and windows in the place of joins: no estimate can make them quadratic.
+told AS (
+    SELECT
+        run_id,
+        max(writer) AS writer,
+        min(instance_id) FILTER (WHERE event_type = 'audit.start') AS instance_id,
+        max(process) AS process,
+        max(durability) AS durability,
+        max(spool_dir) AS spool_dir,
+        min(log_date) FILTER (WHERE event_type = 'audit.start') AS log_date,
+        max(log_date) FILTER (WHERE event_type = 'audit.stop') AS stopped_at,
+        (array_agg(difference ORDER BY log_date DESC) FILTER (WHERE event_type = 'audit.stop'))[1]
+            AS difference,
+        max(written) AS written
+    FROM counted
+    GROUP BY run_id
+    HAVING bool_or(event_type = 'audit.start')
 ),
 ledger AS (
     SELECT
-        writer,
+        writer COLLATE "C" AS writer,
         max(committed_at) AS last_batch,
         sum(logs::bigint + execution_logs + quota_logs) AS rows,
         min(committed_at) AS begins,
@@ -71,19 +108,32 @@ ledger AS (
     FROM logstore.batches
     GROUP BY writer
 ),
-ends AS (
-    SELECT min(begins) AS begins, min(first_sequence) AS first_sequence FROM ledger
+by_writer AS (
+    SELECT
+        run_id, writer, instance_id, durability, spool_dir, log_date, stopped_at, difference,
+        coalesce(process < max(process) OVER of_writer, false) AS is_replaced,
+        max(last_batch) OVER of_writer AS last_batch,
+        max(written) OVER of_writer - coalesce(sum(rows) OVER of_writer, 0) AS overdrawn
+    FROM (
+        SELECT told.*, NULL::timestamptz AS last_batch, NULL::numeric AS rows FROM told
+        UNION ALL
+        SELECT
+            NULL, writer, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz,
+            NULL::numeric, NULL::numeric, last_batch, rows
+        FROM ledger
+    ) AS lives_and_batches
+    WINDOW of_writer AS (PARTITION BY writer)
 ),
 lives AS (
     SELECT
-        starts.run_id, starts.instance_id, starts.writer, starts.metadata, starts.log_date,
-        starts.is_replaced, ledger.last_batch, stops.log_date AS stopped_at, stops.difference,
-        max(stops.written) OVER (PARTITION BY starts.writer) - coalesce(ledger.rows, 0) AS overdrawn,
-        coalesce(starts.log_date < ends.begins AND ends.first_sequence > 1, false) AS is_pruned
-    FROM starts
-    CROSS JOIN ends
-    LEFT JOIN stops USING (run_id)
-    LEFT JOIN ledger USING (writer)
+        *,
+        coalesce(
+            log_date < (SELECT min(begins) FROM ledger)
+            AND (SELECT min(first_sequence) FROM ledger) > 1,
+            false
+        ) AS is_pruned
+    FROM by_writer
+    WHERE run_id IS NOT NULL
 ),
 judged AS (
     SELECT
@@ -109,7 +159,7 @@ judged AS (
 measured AS (
     SELECT
         *,
-        metadata ->> 'audit.durability' IN ('spool', 'commit') IS TRUE AS is_kept,
+        durability IN ('spool', 'commit') IS TRUE AS is_kept,
         coalesce(
             abs(CASE state WHEN 'unbalanced' THEN difference WHEN 'overdrawn' THEN overdrawn END), 0
         ) AS figure
@@ -136,9 +186,9 @@ SELECT
     earliest::text AS earliest,
     run_id,
     instance_id AS tenant,
-    coalesce(writer, '') AS writer,
-    coalesce(metadata ->> 'audit.durability', '') AS durability,
-    metadata #>> '{audit.settings,spool_dir}' AS spool_dir,
+    left(coalesce(writer, ''), 300) AS writer,
+    left(coalesce(durability, ''), 100) AS durability,
+    spool_dir,
     log_date::text AS started,
     CASE WHEN NOT is_replaced THEN last_batch::text END AS last_batch,
     figure

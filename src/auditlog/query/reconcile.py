@@ -130,6 +130,8 @@ def _begin(conn: Connection[Any], timeout: timedelta | None) -> datetime:
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     conn.execute("SET LOCAL TimeZone = 'UTC'")
     conn.execute("SET LOCAL DateStyle = 'ISO'")
+    # What is sorted, entries of the ledger and lives, should not go to the server's disk.
+    conn.execute("SET LOCAL work_mem = '32MB'")
     if timeout is not None:
         milliseconds = max(1, timeout // timedelta(milliseconds=1))
         conn.execute("SELECT set_config('statement_timeout', %s, true)", [str(milliseconds)])

@@ -28,7 +28,7 @@ islands AS (
         rows, first,
         (%(since)s::timestamptz IS NULL OR first >= %(since)s)
             AND (%(until)s::timestamptz IS NULL OR last < %(until)s) AS is_whole,
-        count(*) FILTER (WHERE reached IS NULL OR first >= reached) OVER (
+        count(*) FILTER (WHERE reached IS NULL OR first > reached) OVER (
             ORDER BY first, last ROWS UNBOUNDED PRECEDING
         ) - 1 AS island
     FROM reached

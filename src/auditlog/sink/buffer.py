@@ -126,7 +126,7 @@ class Buffer:
             if not self._queued:
                 return None
             self._is_urgent = False
-            factor = backlog_factor(self._queued, self._batch_rows)
+            factor = min(max(1, self._queued // self._batch_rows), BACKLOG_FACTOR)
             limit_rows, limit_bytes = self._batch_rows * factor, self._batch_bytes * factor
             batch = Batch([[] for _ in TABLES], self)
             if self._queued <= limit_rows and self._queued_bytes <= limit_bytes:
@@ -320,8 +320,3 @@ class Buffer:
                 ticket = self._tickets.pop(id(row), None)
                 if ticket is not None:
                     ticket.settle(durable=False)
-
-
-def backlog_factor(rows: int, batch_rows: int) -> int:
-    """Return how many batches are shipped as one when so many rows wait."""
-    return min(max(1, rows // batch_rows), BACKLOG_FACTOR)

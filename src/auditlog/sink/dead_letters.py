@@ -234,7 +234,7 @@ def _write(path: Path, data: bytes) -> None:
 def _line(letter: DeadLetter) -> bytes:
     document = {
         "letter_id": str(letter.letter_id),
-        "died_at": letter.died_at.isoformat(),
+        "died_at": letter.died_at.isoformat(timespec="microseconds"),
         "writer": letter.writer,
         "table_name": letter.table_name,
         "columns": letter.columns,

@@ -39,7 +39,7 @@ _OUR_COLUMNS = frozenset(name for table in TABLES for name in table.column_names
 # https://github.com/postgres/postgres/tree/master/src/backend/po, "COPY %s, line %llu, column %s"
 _COPY_LINE = re.compile(
     r"(?:COPY [^\n]+|[^\n]+のCOPY|[^\n]+ 복사)"
-    r"[,、] ?[^\W\d]* ?(\d{1,9})[^,、\d]*(?:[,、][^,、]*)?"
+    r"[,、] ?[^\W\d]* ?(\d{1,9})[^,、\d\"]*(?:[,、][^,、\"]*)?"
 )
 _COPYING = "auditlog: while copying into "
 

@@ -83,7 +83,7 @@ def _kept(table: Table, row: bytes, dropped: list[str]) -> Iterator[bytes | None
 
 
 def _is_safe(column: Column, value: bytes) -> bool:
-    if column.type in _LENGTHS:
+    if column.type in _LENGTHS or not value:
         return True
     is_word = column.collation == "C" or column.name == _METHOD
     return is_word and len(value) <= (column.max_bytes or 0) and value.isascii() and 0 not in value

@@ -160,17 +160,18 @@ class SpooledAio(DurableExchange, AioExchange):
         return True
 
     async def end_durably(self, error: BaseException | None) -> None:
-        """Hand the row over and wait for it; raises what ends the RPC if that is in vain."""
+        """Hand the row over and wait for it; if that is in vain, withhold the answer."""
         if await self._keep():
             return
-        if error is None:
-            await self._refuse(*WITHHELD)
-            return
-        # What left the handler is what leaves here: the server logs it, and sends this code.
         self.note_refusal()
-        if self._context is not None:
-            self._context.set_code(WITHHELD.code)
-            self._context.set_trailing_metadata(WITHHELD.trailing_metadata)
+        if self._context is None or self._is_over:
+            return
+        # No abort: the last message of a generator in a thread may be on its way, and two sendings
+        # at once are one too many. What left the handler is what leaves here, and is logged.
+        self._context.set_code(WITHHELD.code)
+        self._context.set_trailing_metadata(WITHHELD.trailing_metadata)
+        if error is None:
+            self._context.set_details(WITHHELD.details)
 
     async def abort(self, code: Any, details: Any, trailing_metadata: Any) -> None:
         """Hand the row over, and abort; returns only if the RPC's context was never found."""
@@ -255,14 +256,6 @@ class SpooledAio(DurableExchange, AioExchange):
         """Hand the row over; tell whether the client may have the status that is in it."""
         self.finish_first()
         return True
-
-    async def _refuse(self, code: Any, details: str, trailing_metadata: Any) -> None:
-        self.note_refusal()
-        self._abort = code, details, trailing_metadata
-        self.finish_first()
-        await self._abort_with(code, details, trailing_metadata)
-        # A context of another interceptor's, of which nothing is known.
-        raise RuntimeError(details)
 
     async def _abort_with(self, code: Any, details: Any, trailing_metadata: Any) -> None:
         if self._is_over:
@@ -352,7 +345,11 @@ class CommittedAio(SpooledAio):
             raise asyncio.CancelledError
         ticket = self.announce_durably()
         if ticket is not None and not await self._is_durable(ticket):
-            await self._refuse(*not_carried_out(self.recorder.settings.commit_timeout_s))
+            self.note_refusal()
+            self._abort = not_carried_out(self.recorder.settings.commit_timeout_s)
+            self.finish_first()
+            await self._abort_with(*self._abort)
+            raise RuntimeError("abort returned: the context is not grpcio's")
         if self._is_over:
             # In a thread, where the end of the RPC ends nothing.
             raise asyncio.CancelledError

@@ -104,16 +104,17 @@ class CommittedAnswer(SpooledAnswer):
             self._after = self._server
             await self._release()
         else:
-            await self._withhold()
+            await self._withhold(error)
 
-    async def _withhold(self) -> None:
+    async def _withhold(self, error: Exception | None) -> None:
         """Let the client have no whole answer."""
         exchange = self._exchange
         exchange.refused = True
         self._held.clear()
         if self._has_begun:
             failure = UnauditedError("the answer is broken off: its row is not committed in time")
-            exchange.finish(failure)
+            # What left the application breaks it off as well.
+            exchange.finish(error or failure)
             raise failure
         self._after = _swallow
         try:

@@ -272,7 +272,9 @@ class Backlog:
             return True
         if segment.end is None:
             return self._live is not None and self._went_on_live(segment, end, *self._live.state())
-        self._pass(segment)
+        # It may have grown since the look at its end, before it was closed.
+        if self._offset >= segment.end:
+            self._pass(segment)
         return True
 
     def _went_on_live(

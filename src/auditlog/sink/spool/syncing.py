@@ -4,6 +4,7 @@ The thread is started by the first record that wants it, ends when nothing has c
 and does not keep the process alive. Where there can be none, the work is done by whoever asks.
 """
 
+import _thread
 import os
 import sys
 import threading
@@ -70,10 +71,11 @@ class Syncer:
 
     def wake(self) -> bool:
         """Have a round run soon; False when there can be no thread, so that the caller must."""
-        self._calls.put(None)
-        if self._has_thread:
-            return True
-        return self._start()
+        with self._starting:
+            self._calls.put(None)
+            if not self._has_thread:
+                self._has_thread = self._start()
+            return self._has_thread
 
     def run(self) -> None:
         """Run a round, and return when what was written before the call is durable, or is not."""
@@ -91,18 +93,13 @@ class Syncer:
     def _start(self) -> bool:
         if sys.is_finalizing():
             return False
-        with self._starting:
-            if self._has_thread:
-                return True
-            thread = threading.Thread(
-                target=self._loop, args=(self._calls,), name="auditlog.spool", daemon=True
-            )
-            self._has_thread = True
-            try:
-                thread.start()
-            except RuntimeError:
-                self._has_thread = False
-            return self._has_thread
+        try:
+            # Not `threading.Thread`, whose start must not be interrupted by a start: a signal
+            # handler of the first record's thread may append as well.
+            _thread.start_new_thread(self._loop, (self._calls,))
+        except RuntimeError:
+            return False
+        return True
 
     def _loop(self, calls: "SimpleQueue[None]") -> None:
         while True:
