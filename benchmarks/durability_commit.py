@@ -40,7 +40,7 @@ class Sizes:
     connections: int = 64
 
 
-FULL, QUICK = Sizes(seconds=1.5, rounds=9), Sizes(seconds=0.5, rounds=2)
+FULL, QUICK = Sizes(seconds=1.5, rounds=7), Sizes(seconds=0.5, rounds=2)
 
 
 def run(sizes: Sizes, server: Server) -> list[Table]:

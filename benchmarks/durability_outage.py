@@ -56,7 +56,7 @@ class Sizes:
     warm_up: float = 2.0
 
 
-FULL, QUICK = Sizes(before=8, outage=60, after=12), Sizes(before=3, outage=3, after=4)
+FULL, QUICK = Sizes(before=6, outage=60, after=9), Sizes(before=3, outage=3, after=4)
 
 
 @dataclass(frozen=True)

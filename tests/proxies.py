@@ -63,11 +63,15 @@ class Proxy:
 
     def refuse(self) -> None:
         """End every connection, and take no new ones."""
+        self.take_no_more()
+        self.cut()
+
+    def take_no_more(self) -> None:
+        """Refuse new connections; those that are there go on."""
         # A close alone would not wake the thread that is in `accept`.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.cut()
 
     def _accept(self) -> None:
         while True:

@@ -14,7 +14,9 @@ from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 from auditlog.sink.encode import Encoder
+from auditlog.sink.spool.frames import Frame, scan
 from auditlog.sink.spool.lane import lane_names
+from auditlog.sink.spool.segment import Segment
 from auditlog.sink.spool.spool import Spool, Taken
 from auditlog.tables import TABLES
 from tuples import decode
@@ -123,6 +125,19 @@ def killed(folder: Path, numbers: Iterable[int]) -> Path:
     return segments(folder)[-1]
 
 
+def frames(segment: Path) -> list[tuple[int, int]]:
+    """Where the frames of a segment are."""
+    opened = Segment(str(segment), end=segment.stat().st_size)
+    opened.open()
+    at, found = opened.header.frames_at, []
+    for item in scan(opened.descriptor, at, opened.end or 0, opened.header.seed):
+        assert isinstance(item, Frame)
+        found.append((at, item.end))
+        at = item.end
+    opened.close()
+    return found
+
+
 def flip(path: Path, offset: int, mask: int = 0xFF) -> None:
     """Change a byte of a file."""
     with path.open("r+b") as file:
@@ -134,12 +149,13 @@ def flip(path: Path, offset: int, mask: int = 0xFF) -> None:
 
 def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
     """Another process, which writes to us."""
+    path = os.pathsep.join((str(Path(__file__).parent), *sys.path))
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stdin=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": path},
     )
 
 

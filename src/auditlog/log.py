@@ -149,9 +149,10 @@ class AuditLog(ApplicationEvents):
             runner.stop()
             finished = asyncio.wrap_future(runner.finished)
             await asyncio.wait({finished}, timeout=max(0.0, deadline - time.monotonic()))
-            if not finished.done():
+            if not (is_over := finished.done()):
                 runner.cancel()
                 await asyncio.wait({finished})
+            if not is_over or self._writer.has_left:
                 self._give_up()
                 break
         if self.settings.spool_dir is not None:
@@ -311,9 +312,10 @@ class AuditLog(ApplicationEvents):
             if runner.loop is not None and runner.loop is _running_loop():
                 raise RuntimeError("close() would wait for its own loop: await aclose() there")
             runner.stop()
-            if not runner.wait(max(0.0, deadline - time.monotonic())):
+            if not (is_over := runner.wait(max(0.0, deadline - time.monotonic()))):
                 runner.cancel()
                 runner.wait(self.settings.drain_timeout_s)
+            if not is_over or self._writer.has_left:
                 self._give_up()
                 break
         self._chain.close()

@@ -38,6 +38,12 @@ class Ticket:
         for wake in wakers:
             wake()
 
+    @property
+    def is_settled(self) -> bool:
+        """Is it decided of every row whether it is durable?"""
+        with self._lock:
+            return self._left <= 0
+
     def wait(self, timeout_s: float) -> bool:
         """Block until every row is settled; return whether all are durable, in time."""
         settled = threading.Event()

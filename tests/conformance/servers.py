@@ -42,6 +42,11 @@ class Running:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(STOP_TIMEOUT_S)
 
+    def kill(self) -> None:
+        """End it, and the processes that it started, as the kernel does when memory is short."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(STOP_TIMEOUT_S)
+
 
 @contextmanager
 def serving(
@@ -72,6 +77,7 @@ def serving(
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
+            start_new_session=True,
         ) as process,
     ):
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import websockets.exceptions
 import websockets.sync.client
@@ -170,6 +171,24 @@ def test_stream_that_is_not_audited_never_ends_well(client: Client, target: str)
     assert data.startswith(b"HTTP/1.1 200 ")
     assert not data.endswith((b"0\r\n\r\n", b"whle"))
     assert _stages(client) == ["received", "complete", "late"]
+
+
+@pytest.mark.parametrize("which", ["hypercorn", "granian"], indirect=True)
+def test_refusals_and_breaks_reach_clients_of_http2_too(client: Client) -> None:
+    """A stream that is broken off is reset."""
+    with httpx.Client(
+        http1=False,
+        http2=True,
+        trust_env=False,
+        base_url=f"http://127.0.0.1:{client.address}",
+        headers={"x-request-id": client.request_id},
+    ) as over_http2:
+        for ends in ("no", "yes,no"):
+            refused = over_http2.get("/read", headers={"x-durable": ends})
+            assert (refused.status_code, refused.json()["status"]) == (503, 503)
+        with pytest.raises(httpx.RemoteProtocolError):
+            over_http2.get("/stream", headers={"x-durable": "yes,no"})
+        assert over_http2.get("/stream").text == "onetwothree"
 
 
 def test_answer_of_an_outer_layer_waits_for_the_row(client: Client) -> None:

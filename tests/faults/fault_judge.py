@@ -138,7 +138,10 @@ def _sum(gaps: Iterable[Gap], told: Mapping[str, int]) -> dict[str, int]:
 
 def _was_volatile(request: Request, kills: list[float], seconds: float) -> bool:
     assert request.answered_at is not None
-    return any(0 <= kill - request.answered_at < seconds for kill in kills)
+    # An answer may be read when whoever sent it is gone.
+    return any(
+        request.sent_at <= kill and kill - request.answered_at < seconds for kill in kills
+    )
 
 
 def _unannounced(acknowledged: list[Request], begun: set[str]) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ from fault_proxy import Harm
 from fault_scene import Fault, Scene
 from fault_wire import Stage
 
-STAGES = tuple(stage for stage in Stage if stage is not Stage.STAGING)
-"""Those that every batch passes; a temporary table is only for what is written again."""
+STAGES = tuple(stage for stage in Stage if stage is not Stage.MERGE)
+"""Those that every batch passes; merged is only what was committed before, and is written again."""
 
 
 def harmed(stage: Stage, harm: Harm) -> Fault:
@@ -36,6 +36,19 @@ def any_harm_anywhere(scene: Scene) -> None:
     """Twenty times, as chance has it."""
     for _ in range(20):
         harmed(scene.random.choice(STAGES), scene.random.choice(list(Harm)))(scene)
+
+
+def harmed_while_merging(scene: Scene) -> None:
+    """A process is killed that has committed and does not know it; the next one is harmed too."""
+    for harm in (Harm.CUT, Harm.DELAY, Harm.HALF_OPEN):
+        scene.flow(60)  # the first batch is the log's own row
+        scene.proxy.arm(Stage.COMMITTED, Harm.HALF_OPEN)
+        assert scene.proxy.await_strike(Stage.COMMITTED, Harm.HALF_OPEN)
+        scene.service.kill()
+        scene.proxy.arm(Stage.MERGE, harm)
+        scene.service.start()
+        assert scene.proxy.await_strike(Stage.MERGE, harm), "nothing was merged"
+        scene.flow()
 
 
 def refused(scene: Scene) -> None:

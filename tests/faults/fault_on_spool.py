@@ -55,6 +55,27 @@ def damaged(scene: Scene) -> None:
     scene.service.start()
 
 
+def damaged_alive(scene: Scene) -> None:
+    """The same, under the process that writes them, before it reads them back."""
+    scene.proxy.refuse()
+    scene.flow(200)
+    for segment in sorted(scene.spool.rglob("*.segment")):
+        _flip(scene, segment, 5)
+    scene.proxy.admit()
+
+
+def segment_missing(scene: Scene) -> None:
+    """Of several segments one in the middle is gone."""
+    scene.proxy.refuse()
+    scene.flow(400)
+    scene.service.kill()
+    segments = sorted(scene.spool.rglob("*.segment"))
+    assert len(segments) > 2, segments
+    segments[len(segments) // 2].unlink()
+    scene.proxy.admit()
+    scene.service.start()
+
+
 def torn(scene: Scene) -> None:
     """The end of the last segment is missing, as after a power cut before it was forced out."""
     scene.volatile_s = TORN_S

@@ -20,7 +20,7 @@ class Stage(Enum):
     STARTUP = "startup message"
     BEGIN = "BEGIN"
     LEDGER = "ledger row"
-    STAGING = "temporary table"
+    MERGE = "merge of a replay"
     COPY_BEGIN = "COPY begins"
     COPY_DATA = "in the data of COPY"
     COPY_DONE = "end of the data"
@@ -83,7 +83,7 @@ def _stage_of_client(raw: bytes) -> Stage | None:
 
 _STATEMENTS = {
     b"INSERT INTO LOGSTORE.BATCHES": Stage.LEDGER,
-    b" TEMP": Stage.STAGING,
+    b"INSERT INTO LOGSTORE.LOGS": Stage.MERGE,
     b"COPY ": Stage.COPY_BEGIN,
     b"BEGIN": Stage.BEGIN,
     b"COMMIT": Stage.COMMIT,

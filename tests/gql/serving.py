@@ -107,9 +107,9 @@ class Service:
 
 
 @contextmanager
-def serving(app: Any, **options: Any) -> Iterator[Service]:
+def serving(app: Any, trail: Trail | None = None, **options: Any) -> Iterator[Service]:
     """Serve an application, with the middleware around it."""
-    trail = Trail()
+    trail = trail or Trail()
     audited = AuditMiddleware(app, audit=trail, **options)
     config = uvicorn.Config(
         audited, ws="wsproto", lifespan="off", log_config=None, timeout_graceful_shutdown=1

@@ -81,6 +81,20 @@ async def test_too_late_is_a_refusal_and_the_row_is_stored_all_the_same(
     assert trail.stored_once(any_dsn, 3)
 
 
+async def test_a_row_that_is_lost_refuses_its_own_request_only(any_dsn: str) -> None:
+    """The database is well: one client's record must not close the service to the others."""
+    trail.execute(
+        any_dsn,
+        "ALTER TABLE logstore.logs ADD CONSTRAINT refused CHECK (user_id <> '000001');"
+        "DROP TABLE logstore.dead_letters",
+    )
+    settings = quick(durability="commit", batch_age_s=60.0, commit_timeout_s=20.0)
+    async with AuditLog(any_dsn, settings=settings) as audit:
+        answers = [await commit(audit, record) for record in numbered(range(3))]
+        assert answers == [True, False, True]
+        assert (audit.stats().refused, audit.stats().dropped_by_reason) == (1, {"rejected": 1})
+
+
 async def test_a_row_that_is_dropped_is_not_durable(any_dsn: str) -> None:
     """Evicted by an important one, refused by a full queue, or no record at all."""
     settings = quick(durability="commit", max_queued_rows=1, drain_timeout_s=0.05)

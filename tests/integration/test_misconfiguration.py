@@ -1,7 +1,9 @@
 """Schema, rights and credentials that do not fit: told aloud, no row lost, gone on when mended."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -197,21 +199,18 @@ async def test_missing_partition_loses_no_row(empty_dsn: str) -> None:
 @pytest.mark.parametrize("answer", [b"", b"S"], ids=["silent", "silent after TLS was agreed"])
 async def test_server_that_accepts_and_says_nothing_is_given_up(answer: bytes) -> None:
     """As a host does whose process is stopped: the time-out of connecting holds until the end."""
-    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as held:
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accepted.append(writer)
-        writer.write(answer)
-        await reader.read()
-        writer.close()
+        def accept() -> None:
+            held.enter_context(listener.accept()[0]).sendall(answer)
 
-    async with await asyncio.start_server(accept, "127.0.0.1") as listener:
-        port = listener.sockets[0].getsockname()[1]
+        accepting = asyncio.create_task(asyncio.to_thread(accept))
+        port = listener.getsockname()[1]
         dsn = make_conninfo(host="127.0.0.1", port=port, user="u", sslmode="require")
         async with target_of(dsn, connect_timeout_s=0.1) as target, asyncio.timeout(30):
             error = await refusal(target, batch_of(good(0, 1)))
+            await accepting
     assert classify(error) is Fault.RETRY
-    assert accepted
 
 
 async def test_first_host_that_takes_no_writes_is_passed_over(any_dsn: str) -> None:

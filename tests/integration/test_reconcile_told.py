@@ -268,7 +268,7 @@ def test_gap_is_in_the_range_in_which_it_ended(any_dsn: str) -> None:
 
 def test_names_of_ours_in_an_applications_rows_break_nothing(dsn: str) -> None:
     """Whatever it writes there: it adds nothing that is no number."""
-    junk: tuple[Any, ...] = (None, "17", [1], {"a": "b"}, True, -5, "\x1b[2J" * 999, 10**30)
+    junk: tuple[Any, ...] = (None, "17", [1], {"a": "b"}, True, -5, "\x1b[2J" * 999, 10**18)
     for value in junk:
         metadata = dict.fromkeys(
             (
@@ -363,6 +363,7 @@ def test_command_exits_1_when_something_is_missing(any_dsn: str) -> None:
     result = auditlog("reconcile", "--dsn", any_dsn)
     assert result.returncode == Exit.NOT_WELL
     assert re.search(r"missing 1 of logs from 20\d\d-", result.stdout)
+    assert "1 missing that the ledger has" in result.stdout
     as_json = auditlog("reconcile", "--json", "--dsn", any_dsn)
     document = json.loads(as_json.stdout)
     assert as_json.returncode == Exit.NOT_WELL
@@ -390,6 +391,7 @@ def test_names_do_not_steer_the_terminal(any_dsn: str) -> None:
     assert result.returncode == Exit.NOT_WELL
     assert not set("\x1b\x9b\u202e") & set(result.stdout + result.stderr)
     assert "[red]\\x1b[2J\\x9b\\u202e\\n" in result.stdout
+    assert re.search(r"run [0-9a-f-]{36}$", result.stdout, re.MULTILINE), "a line, however long"
 
 
 def test_times_are_lengths_or_dates(any_dsn: str) -> None:

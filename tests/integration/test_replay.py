@@ -7,10 +7,11 @@ import psycopg
 import pytest
 
 from auditlog.sink.faults import Fault, bad_row, classify
+from auditlog.sink.ledger import copy_stream
 from auditlog.tables import TABLES
 from databases import Server, as_role
 from poison import batch_of, changed, good, refusal, target_of
-from trail import batches, execute, ledger_agrees, rows
+from trail import batches, execute, fetch, ledger_agrees, rows, until, waits_for_a_lock
 
 TABLE_NUMBERS = range(len(TABLES))
 
@@ -123,3 +124,28 @@ async def test_replay_through_a_pooler(any_dsn: str, pgbouncer: Callable[[str], 
     await asyncio.gather(*(write() for _ in range(3)))
     assert counts(any_dsn) == [200, 200, 200]
     assert ledger_agrees(any_dsn)
+
+
+async def test_replay_locks_the_ledger_first(any_dsn: str) -> None:
+    """As writing does, and migrations: in another order the two would wait for each other."""
+    tuples = good(0, 2)
+    with psycopg.connect(any_dsn) as earlier, psycopg.connect(any_dsn) as migration:
+        with earlier.cursor().copy(TABLES[0].copy_statement) as copy:
+            copy.write(copy_stream(tuples[:1]))
+        async with target_of(any_dsn) as target, asyncio.TaskGroup() as tasks:
+            tasks.create_task(target.write(batch_of(tuples, replay=True)))
+            await until(lambda: waits_for_a_lock(any_dsn))
+            tasks.create_task(asyncio.to_thread(_lock_tables, migration))
+            await until(lambda: fetch(any_dsn, WAITING) == [True])
+            # The copy meets the row, and the migration has the ledger before the merge begins.
+            earlier.commit()
+    assert counts(any_dsn)[0] == 2
+
+
+WAITING = "SELECT true FROM pg_locks WHERE relation = 'logstore.batches'::regclass AND NOT granted"
+
+
+def _lock_tables(conn: psycopg.Connection) -> None:
+    conn.execute("LOCK TABLE logstore.batches IN SHARE ROW EXCLUSIVE MODE")
+    conn.execute("LOCK TABLE logstore.logs IN ACCESS EXCLUSIVE MODE")
+    conn.commit()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asgi_driver import END, START, body, http_scope, metadata_of, script
+from asgi_driver import END, START, body, http_scope, metadata_of, script, websocket_scope
 from auditlog import Level, LogRecord, Policy, Rule, annotate, skip
 from auditlog.capture.graphql import running
 from durable_trail import OrderedSink
@@ -222,3 +222,19 @@ async def test_operations_of_a_request_are_not_submitted_twice() -> None:
     assert sink.events == ["start", "row", "row", "body", "late"]
     assert [record.protocol for record in sink.records] == [3, 3, 1]  # type: ignore[union-attr]
     assert metadata_of(sink.row("late"))[EXCHANGE] == first.log_id
+
+
+async def test_operation_after_the_close_of_its_websocket_has_its_row() -> None:
+    """Begun by a task of the connection when that has its own already."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        operation = running.begin("{ a }", None, None, None)
+        assert operation is not None
+        running.end(operation, None)
+
+    sink = OrderedSink(durability="spool")
+    await sink.run(app, websocket_scope())
+
+    assert [record.protocol for record in sink.records] == [1, 3]  # type: ignore[union-attr]

@@ -80,9 +80,10 @@ def test_stop_has_every_counter_and_they_add_up() -> None:
         in_flight=4,
         spooled=20,
         dead_lettered=1,
+        recovered=5,
         dropped_by_reason={LossReason.OVERFLOW: 10, "shutdown": 2},
     )
-    record = stop_record(stats, RUN, WRITER, "acme", recovered=5)
+    record = stop_record(stats, RUN, WRITER, "acme")
     found = told(record)
     assert found["audit.dropped"] == {"overflow": 10, "shutdown": 2}
     settled = ("audit.written", "audit.pending", "audit.spooled", "audit.dead_lettered")

@@ -12,15 +12,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from auditlog.sink.spool.frames import Frame, scan
 from auditlog.sink.spool.inspection import DAMAGE, LOST, TORN, UNREADABLE, survey, verify
 from auditlog.sink.spool.layout import ACKNOWLEDGED_AT, BLOCK, FRAME_BYTES, FRAME_MAGIC, read_header
-from auditlog.sink.spool.segment import Segment
 from auditlog.sink.spool.spool import Spool
 from spool_scene import (
     T0_US,
     drained,
     flip,
+    frames,
     killed,
     lane_of,
     left_behind,
@@ -36,19 +35,6 @@ SMALL = 512 * 1024
 """A cap whose segments are of 64 KiB."""
 ROWS = 36
 LONG = "x" * 4000
-
-
-def frames(segment: Path) -> list[tuple[int, int]]:
-    """Where the frames of a segment are."""
-    opened = Segment(str(segment), end=segment.stat().st_size)
-    opened.open()
-    at, found = opened.header.frames_at, []
-    for item in scan(opened.descriptor, at, opened.end or 0, opened.header.seed):
-        assert isinstance(item, Frame)
-        found.append((at, item.end))
-        at = item.end
-    opened.close()
-    return found
 
 
 def summed(spool: Spool) -> tuple[int, bool]:

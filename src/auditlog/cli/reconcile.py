@@ -12,7 +12,7 @@ from auditlog.cli import reconcile_report as report
 from auditlog.cli.durations import duration
 from auditlog.cli.failures import Exit
 from auditlog.cli.options import AsJson, Dsn, required
-from auditlog.cli.output import put_json, say, stdout
+from auditlog.cli.output import put, put_json, say, stdout
 from auditlog.cli.spool import SpoolDirectory
 from auditlog.errors import SettingsError
 from auditlog.postgres.causes import Connection, connect
@@ -118,7 +118,9 @@ def reconcile(
     if as_json:
         put_json(report.as_json(found, strict=strict))
     else:
-        stdout().print(report.render(found))
+        stdout().print(report.table_of(found))
+        for line in report.lines_of(found):
+            put(line)
     if not is_well(found, strict=strict):
         raise typer.Exit(Exit.NOT_WELL)
 

@@ -8,13 +8,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from auditlog.cli.rows import plain_table
 from auditlog.query.reconciliation import Reconciliation
-from auditlog.query.verdicts import Verdict, conclusion, is_well, verdicts
+from auditlog.query.verdicts import conclusion, is_well, verdicts
 
 MOST_LINES = 20
 """Of one kind: a screen. `--json` has all of them."""
@@ -22,12 +21,33 @@ MOST_LINES = 20
 _STYLES = {"notice": "yellow", "unexplained": "red"}
 
 
-def render(found: Reconciliation) -> Group:
-    """Lay out the verdicts, what is behind those that are not well, and the last line."""
-    lines = (*_details(found), "", conclusion(found))
-    # As long as they are: whoever reads them by a program finds one line for each thing.
-    texts = (Text(line, no_wrap=True, overflow="ignore") for line in lines)
-    return Group(_table(verdicts(found)), *texts)
+def table_of(found: Reconciliation) -> Table:
+    """Lay out the verdicts."""
+    table = plain_table()
+    table.add_column("what", min_width=14)
+    table.add_column("verdict", min_width=11)
+    table.add_column("figure", min_width=6, justify="right")
+    table.add_column("meaning", overflow="fold")
+    for verdict in verdicts(found):
+        cells = (verdict.name, verdict.state, f"{verdict.figure:,}", plain(verdict.detail))
+        table.add_row(*map(Text, cells), style=_STYLES.get(verdict.state))
+    return table
+
+
+def lines_of(found: Reconciliation) -> Iterator[str]:
+    """Yield what is behind the verdicts that are not well, and what all of it means."""
+    yield from _listed(_places(found))
+    yield from _listed(
+        f"{life.state} {life.writer} (tenant {life.tenant}, durability {life.durability}), started"
+        f" {life.started}, last batch {life.last_batch or 'none'}, run {life.run_id}"
+        for life in found.lives.odd
+    )
+    yield from _listed(
+        f"lost {gap.count:,} of tenant {gap.tenant} from {gap.first} to {gap.last}: {gap.reason}"
+        for gap in found.gaps
+    )
+    yield ""
+    yield conclusion(found)
 
 
 def as_json(found: Reconciliation, *, strict: bool) -> dict[str, Any]:
@@ -70,31 +90,6 @@ def as_json(found: Reconciliation, *, strict: bool) -> dict[str, Any]:
 def plain(text: str) -> str:
     """Return a text in which whatever could steer a terminal is written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _table(judged: Iterable[Verdict]) -> Table:
-    table = plain_table()
-    table.add_column("what", min_width=14)
-    table.add_column("verdict", min_width=11)
-    table.add_column("figure", min_width=6, justify="right")
-    table.add_column("meaning", overflow="fold")
-    for verdict in judged:
-        cells = (verdict.name, verdict.state, f"{verdict.figure:,}", plain(verdict.detail))
-        table.add_row(*map(Text, cells), style=_STYLES.get(verdict.state))
-    return table
-
-
-def _details(found: Reconciliation) -> Iterator[str]:
-    yield from _listed(_places(found))
-    yield from _listed(
-        f"{life.state} {life.writer} (tenant {life.tenant}, durability {life.durability}), started"
-        f" {life.started}, last batch {life.last_batch or 'none'}, run {life.run_id}"
-        for life in found.lives.odd
-    )
-    yield from _listed(
-        f"lost {gap.count:,} of tenant {gap.tenant} from {gap.first} to {gap.last}: {gap.reason}"
-        for gap in found.gaps
-    )
 
 
 def _places(found: Reconciliation) -> Iterator[str]:

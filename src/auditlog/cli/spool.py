@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from auditlog.cli.failures import EXIT_CODES, Exit
 from auditlog.cli.options import AsJson
-from auditlog.cli.output import put, put_json, put_table, say
+from auditlog.cli.output import put, put_json, say, stdout
+from auditlog.cli.rows import plain_table
 from auditlog.errors import SettingsError
 from auditlog.sink.spool.inspection import (
     DAMAGE,
@@ -45,6 +48,9 @@ class TableName(StrEnum):
     QUOTA_LOGS = QUOTA_LOGS.name
 
 
+_UUID_CHARS = 36
+# Of a moment in ISO 8601: what is shown begins and ends there.
+_MONTH, _FRACTION = 5, 19
 _TABLE_OF = {table.name: table for table in TABLES}
 
 _MEANINGS = {
@@ -81,10 +87,7 @@ def status(spool_dir: SpoolDirectory = None, as_json: AsJson = False) -> None:
     if as_json:
         put_json({"lanes": [_lane_fields(report) for report in reports], "set_aside": kept})
     elif reports:
-        put_table(
-            ("lane", "writer", "alive", "rows", "oldest", "newest", "segments", "bytes", "damaged"),
-            (_cells(report) for report in reports),
-        )
+        stdout().print(_table(reports))
     else:
         say("The spool is empty.")
     if kept:
@@ -182,18 +185,27 @@ def _lane_fields(report: LaneReport) -> dict[str, Any]:
     return {**fields, "oldest": _moment(oldest), "newest": _moment(newest)}
 
 
-def _cells(report: LaneReport) -> tuple[object, ...]:
-    return (
-        report.lane,
-        report.writer,
-        "yes" if report.is_alive else "no",
-        report.rows,
-        _moment(report.oldest_us),
-        _moment(report.newest_us),
-        report.segments,
-        report.size,
-        report.damaged,
-    )
+def _table(reports: list[LaneReport]) -> Table:
+    table = plain_table()
+    table.add_column("lane", min_width=_UUID_CHARS)
+    table.add_column("writer", overflow="ellipsis", min_width=6)
+    table.add_column("alive", min_width=5)
+    table.add_column("rows", min_width=6, justify="right")
+    table.add_column("oldest", min_width=14)
+    table.add_column("bytes", min_width=8, justify="right")
+    table.add_column("damaged", min_width=7, justify="right")
+    for report in reports:
+        cells = (
+            report.lane,
+            report.writer,
+            "yes" if report.is_alive else "no",
+            report.rows,
+            (_moment(report.oldest_us) or "")[_MONTH:_FRACTION].replace("T", " "),
+            report.size,
+            report.damaged,
+        )
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    return table
 
 
 def _fields(finding: Finding) -> dict[str, Any]:

@@ -47,12 +47,13 @@ class Accounts:
         self._lose(Gap(reason, None, count, now_us, now_us))
 
     def lose_unread(
-        self, count: int, first_us: int | None, last_us: int | None, *, is_own: bool
+        self, count: int, first_us: int | None, last_us: int | None, *, exact: bool, is_own: bool
     ) -> None:
         """Count records that the spool held between two others, and that are damaged."""
         now_us = time.time_ns() // 1000
         first_us = now_us if first_us is None else first_us
-        gap = Gap(LossReason.DAMAGED, None, count, first_us, last_us or max(first_us, now_us))
+        last_us = max(first_us, now_us) if last_us is None else last_us
+        gap = Gap(LossReason.DAMAGED, None, count, first_us, last_us, exact)
         self._lose(gap, is_own=is_own)
         if is_own:
             self.spooled -= count

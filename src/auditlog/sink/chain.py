@@ -84,6 +84,7 @@ class Chain:
             isolation=isolation,
             reporter=reporter,
             own=self.own,
+            may_leave=self._is_spilling,
         )
         self.durability = Durability(
             settings, self.accounts, lambda: self.writer.committed_at, reporter

@@ -32,7 +32,6 @@ from auditlog.sink.faults import (
     RowError,
     bad_row,
     classify,
-    is_of_ledger,
     note_copying,
 )
 from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
@@ -133,8 +132,8 @@ class CopyTarget:
         try:
             async with self._session() as cursor:
                 await self._copy(cursor, batch, streams)
-        except UniqueViolation as error:
-            if not batch.replay or is_of_ledger(error):
+        except UniqueViolation:
+            if not batch.replay:
                 raise
             async with self._session() as cursor:
                 await self._merge(cursor, batch, streams)

@@ -80,18 +80,13 @@ def classify(error: BaseException) -> Fault:
         return Fault.CONFIGURATION
     if sqlstate[:2] in _DATA_CLASSES:
         # No row is to blame for what happens in the ledger.
-        return Fault.CONFIGURATION if is_of_ledger(error) else Fault.DATA
+        return Fault.CONFIGURATION if _is_of_ledger(error) else Fault.DATA
     return Fault.RETRY
 
 
 def sqlstate_of(error: BaseException) -> str:
     """Return the SQLSTATE of an error, or what its text allows to conclude, or an empty text."""
     return identify(error).sqlstate if isinstance(error, Error) else ""
-
-
-def is_of_ledger(error: BaseException) -> bool:
-    """Tell whether an error is about the ledger, and so about no row."""
-    return isinstance(error, Error) and error.diag.table_name == BATCHES.name
 
 
 def note_copying(error: BaseException, table: int) -> None:
@@ -126,7 +121,7 @@ def remedy(error: BaseException) -> str:
     if isinstance(error, AuditLogError):
         return str(error)
     sqlstate = sqlstate_of(error)
-    if sqlstate[:2] in _DATA_CLASSES and is_of_ledger(error):
+    if sqlstate[:2] in _DATA_CLASSES and _is_of_ledger(error):
         return _LEDGER_REMEDY
     if _lacks_partition(error):
         return "the table has no partition for the rows' date: create it"
@@ -159,3 +154,7 @@ def _table_noted(error: BaseException) -> int | None:
             if note == f"{_COPYING}{table.qualified_name}":
                 return index
     return None
+
+
+def _is_of_ledger(error: BaseException) -> bool:
+    return isinstance(error, Error) and error.diag.table_name == BATCHES.name

@@ -66,18 +66,15 @@ def start_record(settings: Settings, run_id: str, writer: str) -> LogRecord:
     )
 
 
-def stop_record(
-    stats: Stats, run_id: str, writer: str, instance_id: str, *, recovered: int = 0
-) -> LogRecord:
-    """Tell that a log ended, and what became of every record of its life but this one.
+def stop_record(stats: Stats, run_id: str, writer: str, instance_id: str) -> LogRecord:
+    """Tell that a log ended, and what became of every record since it was made.
 
     Args:
-        stats: One reading; its counters add up, and so do the row's.
+        stats: One reading; its counters add up, and so do the row's. A log that starts again goes
+            on counting.
         run_id: That of the start row.
         writer: Likewise.
         instance_id: The tenant of records that name none.
-        recovered: Rows that other processes had left in the spool, and this one wrote. They are
-            none of `submitted`.
     """
     lost = stats.dropped + stats.pending
     return LogRecord(
@@ -96,7 +93,7 @@ def stop_record(
             "audit.spooled": stats.spooled,
             "audit.dead_lettered": stats.dead_lettered,
             "audit.dropped": dict(stats.dropped_by_reason),
-            "audit.recovered": recovered,
+            "audit.recovered": stats.recovered,
         },
     )
 

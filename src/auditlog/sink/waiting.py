@@ -51,11 +51,11 @@ class Durability:
 
     async def wait(self, ticket: Ticket) -> bool:
         """Wait until the rows of a ticket are durable; False if they are not so in time."""
-        return self._note(self._may_wait() and await ticket.awaited(self._timeout_s))
+        return self._note(ticket, self._may_wait() and await ticket.awaited(self._timeout_s))
 
     def wait_in_thread(self, ticket: Ticket) -> bool:
         """Do what `wait` does, and block."""
-        return self._note(self._may_wait() and ticket.wait(self._timeout_s))
+        return self._note(ticket, self._may_wait() and ticket.wait(self._timeout_s))
 
     def _may_wait(self) -> bool:
         if not self.is_open:
@@ -66,11 +66,12 @@ class Durability:
         self._probed_at = now
         return True
 
-    def _note(self, is_durable: bool) -> bool:  # a verdict that passes through
+    def _note(self, ticket: Ticket, is_durable: bool) -> bool:
         if is_durable:
             self._failed_at = None
             return True
-        if not self.is_open:
+        # A row that is lost, and settled, says nothing about the next one.
+        if not (ticket.is_settled or self.is_open):
             self._failed_at = self._probed_at = time.monotonic()
         if self._refuses:
             with self._accounts.lock:

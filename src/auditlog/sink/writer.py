@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -53,6 +53,7 @@ class Writer:
         isolation: Isolation,
         reporter: Reporter,
         own: OwnRows | None = None,
+        may_leave: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make a writer that is not running.
 
@@ -63,6 +64,8 @@ class Writer:
             isolation: What to do with refused rows.
             reporter: For what goes wrong.
             own: What the log says of itself, before and after everything else.
+            may_leave: Is what is not written kept by somebody else? Then a stop does not wait for
+                a database that is away.
         """
         self.health = Health()
         self.batches = 0
@@ -78,6 +81,9 @@ class Writer:
         self._all = sources if own is None else [own, *sources]
         self._under_way: list[Batch] = []
         self._flushes: list[asyncio.Future[bool]] = []
+        self.has_left = False
+        """Did the last run end with rows that somebody else is to keep?"""
+        self._may_leave = may_leave
         self._stopping = False
         self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,7 +102,7 @@ class Writer:
             self._due.set()  # so that a run that is superseded on this loop finds that out
         self._loop = loop
         task = self._task = asyncio.current_task()
-        self._stopping = self._given_up = False
+        self._stopping = self._given_up = self.has_left = False
         # Made here: an Event belongs to the loop it first waits on, and a writer may change loops.
         self._due = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -246,6 +252,9 @@ class Writer:
                 if error is None:
                     return
             attempt += 1
+            if self._stopping and self._may_leave():
+                self.has_left = True
+                raise asyncio.CancelledError
             await self._back_off(classify(error), error, attempt)
 
     async def _try(self, batch: Batch) -> Exception | None:

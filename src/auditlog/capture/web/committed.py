@@ -8,6 +8,7 @@ a WebSocket is told by the close code 1013.
 
 import asyncio
 from contextlib import suppress
+from contextvars import Context, copy_context
 from math import ceil
 from typing import Final
 
@@ -53,15 +54,15 @@ async def serve_committed(app: ASGIApp, exchange: AsgiExchange, scope: Scope) ->
 class CommittedAnswer(SpooledAnswer):
     """One answer, held back until it is audited."""
 
-    __slots__ = ("_has_begun", "_releasing", "_timer")
+    __slots__ = ("_context", "_has_begun", "_releasing", "_timer")
 
     def __init__(self, exchange: AsgiExchange) -> None:
         SpooledAnswer.__init__(self, exchange)
-        self._pass = self._hold_or_pass
         self._has_begun = False
         """Has the client the head of an answer?"""
         self._timer: asyncio.TimerHandle | None = None
-        self._releasing: asyncio.Future[None] | None = None
+        self._releasing: asyncio.Task[None] | None = None
+        self._context: Context | None = None
 
     async def refuse(self) -> None:
         """Answer for an application that does not run. The row tells of it later."""
@@ -86,13 +87,17 @@ class CommittedAnswer(SpooledAnswer):
             self._timer.cancel()
             self._timer = None
 
-    async def _hold_or_pass(self, message: Message) -> None:
+    async def _pass(self, message: Message) -> None:
         if self._held or self._has_begun or not _is_start(message):
             await self._release()
             await self._forward(message)
         else:
             await self._hold(message)
-            self._timer = asyncio.get_running_loop().call_later(MAX_HOLD_S, self._release_soon)
+            self._context = copy_context()
+            # Not in that one: a timer that is cancelled keeps its context until it would be due.
+            self._timer = asyncio.get_running_loop().call_later(
+                MAX_HOLD_S, self._release_soon, context=Context()
+            )
 
     async def _conclude(self, error: Exception | None) -> None:
         self.close()
@@ -110,7 +115,6 @@ class CommittedAnswer(SpooledAnswer):
         """Let the client have no whole answer."""
         exchange = self._exchange
         exchange.refused = True
-        self._held.clear()
         if self._has_begun:
             failure = UnauditedError("the answer is broken off: its row is not committed in time")
             # What left the application breaks it off as well.
@@ -141,7 +145,11 @@ class CommittedAnswer(SpooledAnswer):
         """Let the head go without the body. What is held from here on is not a part of that."""
         (head,), self._held = self._held, []
         self._has_begun = True
-        self._releasing = asyncio.ensure_future(self._server(head))
+        give = self._give(head)
+        self._releasing = asyncio.get_running_loop().create_task(give, context=self._context)
+
+    async def _give(self, head: Message) -> None:
+        await self._server(head)
 
 
 def _is_start(message: Message) -> bool:

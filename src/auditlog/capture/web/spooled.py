@@ -19,12 +19,12 @@ async def serve_spooled(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> N
 class SpooledAnswer:
     """One answer on its way out."""
 
-    __slots__ = ("_after", "_exchange", "_forward", "_held", "_is_last", "_pass", "_server")
+    __slots__ = ("_after", "_exchange", "_forward", "_held", "_is_last", "_server")
 
     def __init__(self, exchange: AsgiExchange) -> None:
         self._exchange = exchange
         self._is_last = Ending(exchange.source).is_last
-        self._forward = self._pass = exchange.outgoing()
+        self._forward = exchange.outgoing()
         self._server = exchange.server
         self._held: list[Message] = []
         """What the exchange has seen as sent, and the server has not been given."""
@@ -46,6 +46,9 @@ class SpooledAnswer:
             await self._conclude(None)
         else:
             await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
+        await self._forward(message)
 
     async def _hold(self, message: Message) -> None:
         """Let the exchange see a message as sent, and keep it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from auditlog.reporting import Reporter, describe
-from auditlog.sink.spool.frames import Damage, Frame, scan
+from auditlog.sink.spool.frames import Damage, Frame, as_damage, scan
 from auditlog.sink.spool.layout import NewerError, UnreadableError
 from auditlog.sink.spool.losses import Continuity, Losses
 from auditlog.sink.spool.segment import Segment
@@ -211,14 +211,16 @@ class Backlog:
             end = self._end_of(segment)
             try:
                 for item in scan(segment.descriptor, start, end, segment.header.seed):
+                    row = segment.row(item) if isinstance(item, Frame) else None
                     if isinstance(item, Damage):
                         self._damaged(segment, item)
+                    elif row is None:
+                        self._damaged(segment, as_damage(item))
                     else:
-                        row = self._row(segment, item)
-                        if row is not None:
-                            rows[row[0]].append(row[1])
-                            stretch.rows += 1
-                            size += len(row[1])
+                        self._continuity.record(item.number, *row)
+                        rows[row[0]].append(row[1])
+                        stretch.rows += 1
+                        size += len(row[1])
                     self._offset = item.end
                     if stretch.rows >= max_rows or size >= max_bytes:
                         break
@@ -251,11 +253,11 @@ class Backlog:
                 self._continuity.segment(segment.header.first_number, number)
                 self.read_bytes += self._offset
                 return segment
-        number = None if self._live is None else self._live.state()[2]
+        upcoming = None if self._live is None else self._live.state()[2]
         if self.ahead:
             # A segment was begun after the look at them, and before the look at the number.
             return self._opened()
-        self._continuity.finish(number)
+        self._continuity.finish(upcoming)
         return None
 
     def _end_of(self, segment: Segment) -> int:
@@ -292,18 +294,6 @@ class Backlog:
         self._offset = 0
         if segment.next_number is not None:
             self._continuity.reached(segment.next_number)
-
-    def _row(self, segment: Segment, frame: Frame) -> tuple[int, bytes] | None:
-        """Return table and tuple as this version has them."""
-        try:
-            table, convert = segment.conversions[frame.table]
-            row = frame.row if convert is None else convert(frame.row)
-        except Exception:  # noqa: BLE001  # it verifies, and is no tuple of its segment's tables
-            start = frame.end - len(frame.row)
-            self._damaged(segment, Damage(start, frame.end, frame.number + 1, False, False))
-            return None
-        self._continuity.record(frame.number, table, row)
-        return table, row
 
     def _damaged(self, segment: Segment, damage: Damage) -> None:
         is_last = len(self.ahead) == 1 and self._live is None
@@ -346,9 +336,9 @@ class Backlog:
             piece.segment.open()
             seed = piece.segment.header.seed
             for item in scan(piece.segment.descriptor, piece.start, piece.end, seed):
-                if isinstance(item, Frame):
-                    table, convert = piece.segment.conversions[item.table]
-                    rows[table].append(item.row if convert is None else convert(item.row))
+                row = piece.segment.row(item) if isinstance(item, Frame) else None
+                if row is not None:
+                    rows[row[0]].append(row[1])
                     count += 1
         if count < stretch.rows:
             self._losses.add(

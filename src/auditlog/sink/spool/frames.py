@@ -44,6 +44,12 @@ class Damage(NamedTuple):
     """Is it the beginning of a frame, cut by the end of the file?"""
 
 
+def as_damage(frame: Frame) -> Damage:
+    """Return the same bytes as damage: they verify, and are no tuple of their segment's tables."""
+    start = frame.end - len(frame.row) - FRAME_BYTES
+    return Damage(start, frame.end, frame.number + 1, vague=False, torn=False)
+
+
 def scan(descriptor: int, start: int, end: int, seed: int) -> Iterator[Frame | Damage]:
     """Yield what stands between two offsets, in order and without a hole.
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from auditlog.sink.spool.frames import Damage, Frame, scan
+from auditlog.sink.spool.frames import Damage, as_damage, scan
 from auditlog.sink.spool.lane import is_alive, lane_names
 from auditlog.sink.spool.layout import NewerError, UnreadableError
 from auditlog.sink.spool.losses import DAMAGED, Continuity, known_date
@@ -224,14 +224,13 @@ class _Walk:
             if isinstance(item, Damage):
                 self._meet(segment, item, is_counted=is_counted)
                 continue
-            row = _row(segment, item)
+            row = segment.row(item)
             if row is None:
-                bytes_ = Damage(item.end - len(item.row), item.end, item.number + 1, False, False)
-                self._meet(segment, bytes_, is_counted=is_counted)
+                self._meet(segment, as_damage(item), is_counted=is_counted)
                 continue
             if is_counted:
                 self._continuity.record(item.number, *row)
-            yield row
+            yield Row(*row)
         if segment.next_number is not None:
             self._continuity.reached(segment.next_number)
 
@@ -288,13 +287,13 @@ def _rows(
         return
     start = segment.header.frames_at if everything else segment.acknowledged()[0]
     for item in scan(segment.descriptor, start, segment.end or 0, segment.header.seed):
-        row = _row(segment, item) if isinstance(item, Frame) else None
+        row = None if isinstance(item, Damage) else segment.row(item)
         if row is not None:
-            yield row
-        elif isinstance(item, Damage) and item.torn:
-            on_finding(Finding(TORN, segment.path, item.start, item.end))
+            yield Row(*row)
         else:
-            on_finding(Finding(DAMAGE, segment.path, None, item.end))
+            damage = item if isinstance(item, Damage) else as_damage(item)
+            kind = TORN if damage.torn and segment.next_number is None else DAMAGE
+            on_finding(Finding(kind, segment.path, damage.start, damage.end))
 
 
 def _open(segment: Segment, on_finding: Callable[[Finding], None]) -> Finding | None:
@@ -309,11 +308,3 @@ def _open(segment: Segment, on_finding: Callable[[Finding], None]) -> Finding | 
         return None
     on_finding(finding)
     return finding
-
-
-def _row(segment: Segment, frame: Frame) -> Row | None:
-    try:
-        table, convert = segment.conversions[frame.table]
-        return Row(table, frame.row if convert is None else convert(frame.row))
-    except Exception:  # noqa: BLE001  # it verifies, and is no tuple of its segment's tables
-        return None

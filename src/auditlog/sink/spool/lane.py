@@ -85,9 +85,10 @@ class Lane:
 
     def release(self) -> None:
         """Let another process own it."""
-        with suppress(OSError):
-            # Closing is not enough where a forked child has the descriptor as well.
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        if self._lock >= 0:
+            with suppress(OSError):
+                # Closing is not enough where a forked child has the descriptor as well.
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
         self.abandon()
 
     def abandon(self) -> None:

@@ -6,6 +6,7 @@ import stat
 from contextlib import suppress
 
 from auditlog.sink.spool.columns import Conversions, conversions
+from auditlog.sink.spool.frames import Frame
 from auditlog.sink.spool.layout import (
     ACKNOWLEDGED_AT,
     BLOCK,
@@ -63,11 +64,25 @@ class Segment:
             self.header = read_header(beginning)
             if self.next_number is None:
                 self.next_number = read_closed(beginning, self.header)
+                if self.next_number is not None and self.end is not None:
+                    # It may have grown, and been closed, since the folder was read.
+                    self.end = os.fstat(descriptor).st_size
             self.conversions = conversions(self.header.tables)
         except BaseException:
             os.close(descriptor)
             raise
         self.descriptor = descriptor
+
+    def row(self, frame: Frame) -> tuple[int, bytes] | None:
+        """Return a frame's index into `TABLES` and its tuple, with the columns of this version.
+
+        None: it is no tuple of the segment's tables.
+        """
+        try:
+            table, convert = self.conversions[frame.table]
+            return table, frame.row if convert is None else convert(frame.row)
+        except Exception:  # noqa: BLE001  # whoever has written that
+            return None
 
     def acknowledged(self) -> tuple[int, int]:
         """Return offset and record number from which on nothing is acknowledged."""

@@ -71,6 +71,8 @@ class Syncer:
 
     def wake(self) -> bool:
         """Have a round run soon; False when there can be no thread, so that the caller must."""
+        if sys.is_finalizing():
+            return False  # the thread is frozen, wherever it was
         with self._starting:
             self._calls.put(None)
             if not self._has_thread:
@@ -79,9 +81,12 @@ class Syncer:
 
     def run(self) -> None:
         """Run a round, and return when what was written before the call is durable, or is not."""
+        if sys.is_finalizing():
+            # Nobody else runs any more, and who holds the lock will not give it back.
+            self._round = threading.RLock()
         # Not for ever: a disk may hang, and the process wants to end.
         if not self._round.acquire(timeout=_PATIENCE_S):
-            self._fail("fdatasync has not returned for 10 s")
+            self._fail(f"fdatasync has not returned for {_PATIENCE_S:.0f} s")
             return
         try:
             work = self._collect()
@@ -91,8 +96,6 @@ class Syncer:
             self._round.release()
 
     def _start(self) -> bool:
-        if sys.is_finalizing():
-            return False
         try:
             # Not `threading.Thread`, whose start must not be interrupted by a start: a signal
             # handler of the first record's thread may append as well.

@@ -12,6 +12,7 @@ aside, and thrown away if another is there by then.
 
 import errno
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -147,6 +148,8 @@ class Tail:
             if self._syncs:
                 if on_durable is not None:
                     self._on_durable.append(on_durable)
+                    # The thread that was woken for another may be frozen.
+                    must_sync = sys.is_finalizing()
                 if not self._is_dirty:
                     must_sync = not self.syncer.wake()
                     self._is_dirty = True
