@@ -3,7 +3,7 @@
 A background task says more or fails, the answer turns out to be refused. That makes a row of its
 own, of stage `late`, which names the request's row in `audit.exchange_id` and repeats little of
 it. It has no status and no response time, for those of the request are counted with its own row;
-only what was refused has the status that its client was given instead.
+only what was refused has the status that its client saw.
 """
 
 from typing import Any, Final

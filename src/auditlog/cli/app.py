@@ -10,7 +10,18 @@ from typing import Annotated
 import psycopg
 import typer
 
-from auditlog.cli import dead_letters, demo, doctor, migrate, orphans, policy, reconcile, spool, tail
+from auditlog.cli import (
+    dead_letters,
+    demo,
+    doctor,
+    migrate,
+    orphans,
+    policy,
+    reconcile,
+    ship,
+    spool,
+    tail,
+)
 from auditlog.cli.failures import EXIT_CODES, exit_code, is_expected, one_line, with_traceback
 from auditlog.cli.options import AsJson, Invocation
 from auditlog.cli.output import put, put_json, say
@@ -58,6 +69,7 @@ app.command("orphans", epilog=EXIT_CODES)(orphans.orphans)
 app.command("reconcile", epilog=EXIT_CODES)(reconcile.reconcile)
 app.command("demo", epilog=EXIT_CODES)(demo.demo)
 app.add_typer(dead_letters.app, name="dead-letters", epilog=EXIT_CODES)
+spool.app.command("ship", epilog=EXIT_CODES)(ship.ship)
 app.add_typer(spool.app, name="spool", epilog=EXIT_CODES)
 app.add_typer(policy.app, name="policy", epilog=EXIT_CODES)
 

@@ -49,6 +49,19 @@ _KEEPALIVE: dict[str, Any] = {
     "tcp_user_timeout": 15_000,
 }
 
+_MAX_TIMEOUT_MS = 2**31 - 1
+# A server that gets no word from a client whose network is gone goes on waiting for it, in the
+# middle of the data of a COPY too, where no other time-out counts; and what it has written by then
+# holds up the writer's next attempt.
+_BEGIN = """
+    BEGIN;
+    SET LOCAL statement_timeout = {ms};
+    SET LOCAL idle_in_transaction_session_timeout = {ms};
+    SET LOCAL tcp_keepalives_idle = 15;
+    SET LOCAL tcp_keepalives_interval = 5;
+    SET LOCAL tcp_keepalives_count = 3
+"""
+
 Cursor: TypeAlias = AsyncCursor[Any]
 
 
@@ -67,6 +80,7 @@ class CopyTarget:
         self._connection: AsyncConnection[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer = writer_name()
+        self._begin = _begin(settings.statement_timeout_s)
 
     async def write(self, batch: Batch) -> None:
         """Commit a batch, unless it is already committed.
@@ -167,24 +181,32 @@ class CopyTarget:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Cursor]:
-        """Begin a transaction that ends in time, one way or the other."""
+        """Begin a transaction that ends in time, one way or the other, on both sides."""
         try:
             connection = await self._connect()
             with _hang_up_after(connection, self._settings.statement_timeout_s):
-                async with connection.transaction(), connection.cursor() as cursor:
+                async with connection.cursor() as cursor:
+                    await cursor.execute(self._begin)
                     yield cursor
+                await connection.commit()
         except BaseException as error:
             # What a row is to blame for is no reason to doubt the connection, and of such errors
             # there may be one for each row.
-            if classify(error) is not Fault.DATA or not self._is_idle():
+            if classify(error) is not Fault.DATA or not await self._roll_back():
                 await self.close()
             raise
 
-    def _is_idle(self) -> bool:
+    async def _roll_back(self) -> bool:
+        """Tell whether the connection can be used again, once its transaction is undone."""
         connection = self._connection
-        return (
-            connection is not None and connection.info.transaction_status is TransactionStatus.IDLE
-        )
+        if connection is None or connection.closed:
+            return False
+        try:
+            with _hang_up_after(connection, self._settings.statement_timeout_s):
+                await connection.rollback()
+        except Error:
+            return False
+        return connection.info.transaction_status is TransactionStatus.IDLE
 
     async def _connect(self) -> AsyncConnection[Any]:
         loop = asyncio.get_running_loop()
@@ -216,6 +238,12 @@ class CopyTarget:
             # The first host that answers may be the standby, after a failover for ever.
             defaults["target_session_attrs"] = "read-write"
         return {name: value for name, value in defaults.items() if name not in given}
+
+
+def _begin(statement_timeout_s: float) -> bytes:
+    """One message, and so one round trip; local, so a pooler's next client sees nothing of it."""
+    ms = min(max(1, round(statement_timeout_s * 1000)), _MAX_TIMEOUT_MS)
+    return _BEGIN.format(ms=ms).encode()
 
 
 async def _add(cursor: Cursor, table: int, rows: list[bytes]) -> int:

@@ -5,6 +5,7 @@ Pure and total: takes any bytes, decodes nothing, and never raises.
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import orjson
 
@@ -19,6 +20,22 @@ _JSONB_VERSION = b"\x01"
 _LENGTHS = {"smallint": 2, "integer": 4, "bigint": 8, "timestamptz": 8, "boolean": 1}
 _METHOD = "request_method"
 _LEADING_BYTES = 255
+# Without these, a received row would have no end, and a gap no size.
+_TIES = (
+    "audit.exchange_id",
+    "audit.gap.count",
+    "audit.gap.first",
+    "audit.gap.last",
+    "audit.gap.reason",
+    "audit.outcome",
+    "audit.parent_id",
+    "audit.refused",
+    "audit.request_id",
+    "audit.run_id",
+    "audit.stage",
+    "audit.status_source",
+)
+_MAX_TIE_CHARS = 128
 
 
 def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
@@ -26,7 +43,7 @@ def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
 
     Its identity, its clocks, its numbers and the identifiers that are plain ASCII are kept. Other
     texts and JSON are left out, since the server's reason to refuse may be in any of them; the
-    metadata names what was. The identity is not judged: a row under another is another row, and one
+    metadata names what was, and keeps what ties the row to others. The identity is not judged: a row under another is another row, and one
     whose identity is refused is for the dead letters.
 
     Args:
@@ -42,7 +59,8 @@ def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
     if not dropped:
         return row
     if described.columns[-1].name == "metadata":
-        kept[-1] = _JSONB_VERSION + orjson.dumps({REDUCED: sqlstate, REPAIRED: dropped})
+        mark = {REDUCED: sqlstate, REPAIRED: dropped}
+        kept[-1] = _JSONB_VERSION + orjson.dumps(_ties(list(fields(row))[-1]) | mark)
     return tuple_of(kept)
 
 
@@ -80,6 +98,23 @@ def _kept(table: Table, row: bytes, dropped: list[str]) -> Iterator[bytes | None
         else:
             dropped.append(column.name)
             yield None if column.nullable else b""
+
+
+def _ties(metadata: bytes | None) -> dict[str, Any]:
+    """Return what the library has put into metadata itself and is a number or a word."""
+    try:
+        said = orjson.loads((metadata or b"")[1:])
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    return {key: said[key] for key in _TIES if key in said and _is_plain(said[key])}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_TIE_CHARS and value.isascii() and value.isprintable()
+    return isinstance(value, int)
 
 
 def _is_safe(column: Column, value: bytes) -> bool:

@@ -210,6 +210,10 @@ def note_damage(accounts: Accounts, losses: Sequence[Lost]) -> int:
     for lost in losses:
         with accounts.lock:
             accounts.lose_unread(
-                lost.count, lost.first_us, lost.last_us, is_own=getattr(lost, "own", False)
+                lost.count,
+                lost.first_us,
+                lost.last_us,
+                exact=lost.exact,
+                is_own=lost.own,
             )
     return sum(lost.count for lost in losses)
