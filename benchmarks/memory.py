@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from auditlog.settings import Settings
+from auditlog.sink.accounts import Accounts
 from auditlog.sink.buffer import Buffer
 from auditlog.sink.encode import Encoder
 from benchmarks.report import Aim, Row, Table
@@ -82,7 +83,7 @@ def fill_buffer(rows: int, max_bytes: int) -> Filled:
     encode = Encoder(settings).encode
     for record in records(_WARM_UP_ROWS):
         encode(record)
-    buffer = Buffer(settings, lambda: None)
+    buffer = Buffer(settings, Accounts(), lambda: None)
     before = _resident_bytes()
     # By number of bytes: a typical row is larger than 256.
     for record in records(min(rows, max_bytes // 256)):

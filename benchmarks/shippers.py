@@ -23,8 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from auditlog.records import LogRecord
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.buffer import Buffer
-from auditlog.sink.copy import CopyTarget
+from auditlog.sink.chain import Chain
 from auditlog.sink.encode import Encoder
 from auditlog.sink.writer import Writer
 from auditlog.tables import LOGS
@@ -81,20 +80,20 @@ def ours(load: Load, *, encode: bool) -> Shipper:
             batch_rows=BATCH_ROWS,
             max_queued_rows=len(load.tuples),
             max_queued_bytes=1 << 40,
+            life_rows=False,
         )
-        buffer = Buffer(settings, lambda: None)
-        writer = Writer(settings, buffer, CopyTarget(settings, _resolved(dsn)), Reporter())
         encoder = Encoder(settings)
+        chain = Chain(settings, encoder, Reporter(), _resolved(dsn), lambda: None)
         async with _timed() as cost:
             if encode:
                 for record in load.records:
                     table, row = encoder.encode(record)
-                    buffer.put(table, row, low_priority=False)
+                    chain.put(table, row, False, None)
             else:
                 for row in load.tuples:
-                    buffer.put(0, row, low_priority=False)
-            await _ship_all(writer)
-        assert buffer.snapshot().written == len(load.tuples)
+                    chain.put(0, row, False, None)
+            await _ship_all(chain.writer)
+        assert chain.stats().written == len(load.tuples)
         return cost
 
     return ship

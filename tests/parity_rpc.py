@@ -37,7 +37,7 @@ from rpc_steps import (
 
 from auditlog import AuditLog
 from auditlog.capture.rpc.finishing import FINISHING
-from parity_table import EVERYTHING, PARENT, SAID, Broken, everything
+from parity_table import EVERYTHING, PARENT, SAID, Broken, everything, refusing
 
 SERVICE = "/parity.Door/"
 WAIT_S = 10.0
@@ -93,6 +93,11 @@ def make_rpcs(dsn: str, server: str, identity: Certificate, *, annotated: bool) 
             if server == "threaded":
                 run_on(client, audit)
                 released.set()
+    with AuditLog(dsn, settings=refusing()) as audit:
+        watching = interceptor(server, audit, policy=EVERYTHING)
+        with connected(server, handlers, watching, identity) as client:
+            client.call(f"{SERVICE}Get", "uu", REQUESTS)
+        await_rows(audit, 2)
 
 
 def methods(server: str, released: threading.Event, *, annotated: bool) -> dict[str, Any]:

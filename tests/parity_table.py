@@ -62,6 +62,11 @@ def everything() -> Settings:
     return quick(capture_headers=("*",), echo_request_id=True)
 
 
+def refusing() -> Settings:
+    """No row is committed in so short a time; it is stored all the same, later."""
+    return quick(durability="commit", commit_timeout_s=1e-9)
+
+
 def marked(door: str, *marks: str) -> set[str]:
     """The names that have one of the marks in the column of a door."""
     column = DOORS.index(door)

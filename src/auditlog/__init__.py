@@ -18,6 +18,7 @@ from auditlog.errors import (
     MigrationError,
     PolicyError,
     SettingsError,
+    UnauditedError,
 )
 from auditlog.log import AuditLog
 from auditlog.records import (
@@ -59,6 +60,7 @@ __all__ = [
     "SettingsError",
     "Stats",
     "StatusSource",
+    "UnauditedError",
     "annotate",
     "annotate_event",
     "audited",

@@ -4,9 +4,10 @@ AuditLogError
 ├── SettingsError      a setting that cannot work; says which and what would
 ├── PolicyError        an invalid policy; names the line or the rule
 ├── MigrationError     the schema cannot be brought to this version
-└── EmbeddedError      the embedded PostgreSQL cannot be had; says how to get it
+├── EmbeddedError      the embedded PostgreSQL cannot be had; says how to get it
+└── UnauditedError     an answer is broken off, under `durability="commit"` only
 
-None of them ever reaches a request: `submit()` does not raise.
+None of the others ever reaches a request: `submit()` does not raise.
 """
 
 
@@ -28,3 +29,7 @@ class MigrationError(AuditLogError):
 
 class EmbeddedError(AuditLogError):
     """The embedded PostgreSQL cannot be had; the message says how to get it."""
+
+
+class UnauditedError(AuditLogError):
+    """An answer is broken off, because its row could not be committed in time."""

@@ -46,13 +46,16 @@ class Ticket:
 
     def wait(self, timeout_s: float) -> bool:
         """Block until every row is settled; return whether all are durable, in time."""
-        settled = threading.Event()
-        if not self._is_settled_or(settled.set):
-            settled.wait(timeout_s)
+        if not self.is_settled:
+            settled = threading.Event()
+            if not self._is_settled_or(settled.set):
+                settled.wait(timeout_s)
         return self._is_durable()
 
     async def awaited(self, timeout_s: float) -> bool:
         """Do what `wait` does, without blocking the event loop."""
+        if self.is_settled:
+            return self._is_durable()
         loop = asyncio.get_running_loop()
         settled = loop.create_future()
         thread = threading.get_ident()

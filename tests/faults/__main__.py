@@ -4,6 +4,7 @@ Every fault in every mode that it concerns, each with a database and a service o
 that fails can be repeated with its seed: `--only "kill -9" --modes spool --seed 7`.
 """
 
+# ruff: noqa: T201  # a report prints
 import argparse
 import sys
 import time

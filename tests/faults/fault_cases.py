@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fault_on_database as database
+import fault_on_everything as everything
 import fault_on_network as network
 import fault_on_records as records
 import fault_on_service as service
 import fault_on_spool as spool
 from fault_judge import COMMIT, MEMORY, SPOOL
+from fault_proxy import Harm
 from fault_scene import MODES, Fault
-
+from fault_wire import Stage
 
 TINY: Mapping[str, Any] = {"max_queued_rows": 100}
 """A queue that an outage of the harness fills."""
+
+HARMS = "network " + ", ".join(harm.value for harm in Harm)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,18 @@ def cases(kills: int) -> list[Case]:
     Args:
         kills: How often each kind of service is killed.
     """
-    return [*_of_service(kills), *_of_database(), *_of_network(), *_of_records(), *_of_spool()]
+    return [
+        *_of_service(kills),
+        *_of_database(),
+        *_of_network(),
+        *_of_records(),
+        *_of_spool(),
+        *_of_everything(),
+    ]
+
+
+def _of_everything() -> list[Case]:
+    return [Case("any of all these, 40 times", everything.chaos(40), options={"clock": True})]
 
 
 def _of_service(kills: int) -> list[Case]:
@@ -99,11 +114,8 @@ def _of_network() -> list[Case]:
     return [
         Case("connections refused", network.refused),
         Case("connections silent", network.silent),
-        *(
-            Case(f"cut, reset, delay, half-open, throttle: {stage.value}", network.every_harm(stage))
-            for stage in network.STAGES
-        ),
-        Case("cut, delay, half-open: merge of a replay", network.harmed_while_merging, (SPOOL,)),
+        *(Case(f"{HARMS}: {stage.value}", network.every_harm(stage)) for stage in network.STAGES),
+        Case(f"{HARMS}: {Stage.MERGE.value}", network.harmed_while_merging(*Harm), (SPOOL,)),
         Case("any of these anywhere, 20 times", network.any_harm_anywhere),
     ]
 
@@ -137,11 +149,16 @@ def _of_spool() -> list[Case]:
         ),
         Case("queue full, spool_dir", spool.outage(500), (MEMORY,), {**TINY, "spool": True}),
         Case("disk of the spool full", spool.disk_full, (SPOOL,), {**TINY, "disk": True}),
-        Case("spool_max_bytes reached", spool.outage(700), (SPOOL,), {**TINY, "spool_max_bytes": 300_000}),
+        Case(
+            "spool_max_bytes reached",
+            spool.outage(700),
+            (SPOOL,),
+            {**TINY, "spool_max_bytes": 300_000},
+        ),
         Case("bytes of the spool flipped and missing", spool.damaged, (SPOOL,)),
+        Case("bytes flipped under the living process", spool.damaged_alive, (SPOOL,)),
+        Case("a segment missing", spool.segment_missing, (SPOOL,), {"spool_max_bytes": 1_000_000}),
         Case("tail of the spool missing", spool.torn, (SPOOL,)),
         Case("header of a segment damaged", spool.header_damaged, (SPOOL,)),
         Case("two services on one spool, kill -9", spool.shared, (SPOOL,)),
     ]
-
-

@@ -23,6 +23,7 @@ WAIT_S = 60.0
 """How long to wait for what must happen; nothing is measured by it."""
 AGAIN_S = 0.02
 """How soon to try again where nobody listens: longer than a failing connect takes."""
+GRPC_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
 
 Ask = Callable[[str, str], Awaitable[int]]
 """Target and request id → status."""
@@ -131,7 +132,10 @@ class Client:
     async def _rpc(self) -> None:
         import grpc.aio  # noqa: PLC0415  # only where gRPC is spoken
 
-        options = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
+        options = (
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 100),
+        )
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
             call = channel.unary_unary(METHOD)
 

@@ -61,7 +61,8 @@ class Connection:
 async def _read_answer(reader: asyncio.StreamReader) -> Answer:
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {
-        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        name.lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines[1:])
     }
     keeps_alive = headers.get("connection", "").lower() != "close"
     if "chunked" in headers.get("transfer-encoding", ""):

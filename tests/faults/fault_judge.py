@@ -114,9 +114,7 @@ def judge(
         gaps=gaps,
         dead=sum(each.identity in dead and each.identity not in ended for each in acknowledged),
         killed=sum(_was_volatile(each, kills, volatile_s) for each in missing),
-        twice=tuple(
-            row.identity for row, count in rows.items() if count > _due_of(row, mode)
-        ),
+        twice=tuple(row.identity for row, count in rows.items() if count > _due_of(row, mode)),
         invented=tuple(sorted({row.identity for row in rows if row.identity not in requests})),
         unannounced=_unannounced(acknowledged, begun | dead) if mode == COMMIT else (),
         orphans=_orphans(requests, begun - ended - dead, kills, gaps),
@@ -139,13 +137,11 @@ def _sum(gaps: Iterable[Gap], told: Mapping[str, int]) -> dict[str, int]:
 def _was_volatile(request: Request, kills: list[float], seconds: float) -> bool:
     assert request.answered_at is not None
     # An answer may be read when whoever sent it is gone.
-    return any(
-        request.sent_at <= kill and kill - request.answered_at < seconds for kill in kills
-    )
+    return any(request.sent_at <= kill and kill - request.answered_at < seconds for kill in kills)
 
 
 def _unannounced(acknowledged: list[Request], begun: set[str]) -> tuple[str, ...]:
-    """Under `commit` a handler runs only when the received row is committed; no gap excuses that."""
+    """Under `commit` a handler runs when the received row is committed; no gap excuses that."""
     return tuple(each.identity for each in acknowledged if each.identity not in begun)
 
 

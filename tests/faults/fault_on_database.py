@@ -1,4 +1,4 @@
-"""Faults of the database: schema, rights, limits, locks, errors, crashes; each is mended at the end."""
+"""Faults of the database: schema, rights, limits, locks, errors, crashes; each mended at the end."""
 
 import signal
 
@@ -14,7 +14,8 @@ def table_renamed(scene: Scene) -> None:
     """The table is away, and comes back."""
     table = scene.random.choice(("logs", "batches"))
     with scene.database.changed(
-        f"ALTER TABLE logstore.{table} RENAME TO away", f"ALTER TABLE logstore.away RENAME TO {table}"
+        f"ALTER TABLE logstore.{table} RENAME TO away",
+        f"ALTER TABLE logstore.away RENAME TO {table}",
     ):
         scene.flow()
 

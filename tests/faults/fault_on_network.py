@@ -38,17 +38,21 @@ def any_harm_anywhere(scene: Scene) -> None:
         harmed(scene.random.choice(STAGES), scene.random.choice(list(Harm)))(scene)
 
 
-def harmed_while_merging(scene: Scene) -> None:
-    """A process is killed that has committed and does not know it; the next one is harmed too."""
-    for harm in (Harm.CUT, Harm.DELAY, Harm.HALF_OPEN):
-        scene.flow(60)  # the first batch is the log's own row
-        scene.proxy.arm(Stage.COMMITTED, Harm.HALF_OPEN)
-        assert scene.proxy.await_strike(Stage.COMMITTED, Harm.HALF_OPEN)
-        scene.service.kill()
-        scene.proxy.arm(Stage.MERGE, harm)
-        scene.service.start()
-        assert scene.proxy.await_strike(Stage.MERGE, harm), "nothing was merged"
-        scene.flow()
+def harmed_while_merging(*harms: Harm) -> Fault:
+    """Return the fault that harms the successor of a process which has committed unknowingly."""
+
+    def fault(scene: Scene) -> None:
+        for harm in harms:
+            scene.flow(60)  # the first batch is the log's own row
+            scene.proxy.arm(Stage.COMMITTED, Harm.HALF_OPEN)
+            assert scene.proxy.await_strike(Stage.COMMITTED, Harm.HALF_OPEN)
+            scene.service.kill()
+            scene.proxy.arm(Stage.MERGE, harm)
+            scene.service.start()
+            assert scene.proxy.await_strike(Stage.MERGE, harm), "nothing was merged"
+            scene.flow()
+
+    return fault
 
 
 def refused(scene: Scene) -> None:

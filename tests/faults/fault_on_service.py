@@ -4,6 +4,7 @@ import signal
 import time
 from datetime import timedelta
 
+import psutil
 from fault_client import until
 from fault_scene import Fault, Scene
 
@@ -104,7 +105,7 @@ def workers_replaced(scene: Scene) -> None:
     for _ in range(2):
         before = set(scene.service.workers())
         scene.service.signal(signal.SIGHUP)
-        until(lambda: not before & set(scene.service.workers()), "all workers are new")
+        _await_new_workers(scene, before)
         scene.flow()
 
 
@@ -112,5 +113,9 @@ def reloaded(scene: Scene) -> None:
     """A file of the application is changed, and uvicorn starts it anew."""
     before = set(scene.service.workers())
     (scene.folder / "changed.py").touch()
-    until(lambda: not before & set(scene.service.workers()), "it was started anew")
+    _await_new_workers(scene, before)
     scene.flow()
+
+
+def _await_new_workers(scene: Scene, before: set[psutil.Process]) -> None:
+    until(lambda: not before & set(scene.service.workers()), "all workers are new")

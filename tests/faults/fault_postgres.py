@@ -24,6 +24,7 @@ from auditlog.postgres.migrate import migrate
 ROLE = "auditlog_app"
 PASSWORD, OTHER_PASSWORD = "swordfish", "marlin"
 _TEMPLATE = "harness_template"
+_SESSIONS = f"FROM pg_stat_activity WHERE usename = '{ROLE}' AND datname = current_database()"
 _numbers = itertools.count(1)
 
 RIGHTS = f"""
@@ -54,10 +55,7 @@ class Database:
 
     def hang_up(self) -> None:
         """End the service's sessions, so that what was changed for new ones takes effect."""
-        self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            f" WHERE usename = '{ROLE}' AND datname = current_database()"
-        )
+        self.execute(f"SELECT pg_terminate_backend(pid) {_SESSIONS}")
 
     @contextmanager
     def changed(self, statements: str, undo: str, *, hang_up: bool = False) -> Iterator[None]:
@@ -107,7 +105,7 @@ class Postgres:
         )
         self._path = Path(folder, "data")
         self._server = embedded.start(self._path)
-        self._stack.callback(lambda: self._server.stop())
+        self._stack.callback(self._stop)
         self._prepare()
         return self
 
@@ -143,10 +141,13 @@ class Postgres:
 
     def kill_backend(self, database: Database) -> None:
         """Kill the process that serves the service: the server then crashes and recovers."""
-        pids = database.fetch(f"SELECT pid FROM pg_stat_activity WHERE usename = '{ROLE}'")
+        pids = database.fetch(f"SELECT pid {_SESSIONS}")
         for (pid,) in pids:
             os.kill(pid, signal.SIGKILL)
         until(self._answers, "the server has recovered")
+
+    def _stop(self) -> None:
+        self._server.stop()  # the one of the last restart
 
     def _answers(self) -> bool:
         try:

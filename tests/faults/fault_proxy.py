@@ -160,7 +160,7 @@ class StageProxy:
             raise
         return server
 
-    def _pump(self, connection: _Connection, of_client: bool) -> None:  # noqa: FBT001  # a direction
+    def _pump(self, connection: _Connection, of_client: bool) -> None:  # a direction
         source: Any = connection.client if of_client else connection.server
         target: Any = connection.server if of_client else connection.client
         splitter = Splitter(of_client=of_client)

@@ -1,4 +1,4 @@
-"""One trial: a database, a proxy, a service, traffic, a fault in the midst of it, and the verdict."""
+"""One trial: a database, a proxy, a service, traffic, a fault in the midst of it, the verdict."""
 
 import random
 import tempfile
@@ -133,9 +133,7 @@ def staged(
             ) as client:
                 client.flow(10)
                 chance = random.Random(seed)  # noqa: S311  # a scenario, not a secret
-                yield Scene(
-                    mode, seed, chance, folder, postgres, database, proxy, service, client
-                )
+                yield Scene(mode, seed, chance, folder, postgres, database, proxy, service, client)
 
 
 def conclude(scene: Scene) -> Verdict:

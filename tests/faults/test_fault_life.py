@@ -1,4 +1,4 @@
-"""The lives that processes lead, on a spool: loops that come and go, forks, exits, two logs at once.
+"""The lives that processes lead, on a spool: loops that come and go, forks, exits, two logs.
 
 Each scenario is a small program of its own, run with warnings as errors; what it leaves in the
 spool is shipped by the next process. Every row is stored once.
@@ -137,9 +137,7 @@ LIVES = {
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_every_row_of_a_life_is_stored_once(
-    life: str, postgres: Postgres, tmp_path: Path
-) -> None:
+def test_every_row_of_a_life_is_stored_once(life: str, postgres: Postgres, tmp_path: Path) -> None:
     with postgres.database() as database:
         run(database, tmp_path, LIVES[life])
         if any(tmp_path.rglob("*.segment")):

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import fault_on_records as faults
 import pytest
 from fault_postgres import Database, Postgres
+from fault_scene import MODES, tried
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -30,6 +32,7 @@ SPOILT: tuple[tuple[bytes, bytes], ...] = (
 )
 """What the encoder would never let through: NUL, no UTF-8, no JSON, a length that is wrong."""
 
+REDUCED = "SELECT count(*) > 5 FROM logstore.logs WHERE metadata ? 'audit.reduced'"
 HANG_UP = 0.01
 """How often a connection is cut, of all records."""
 
@@ -52,9 +55,27 @@ records = st.sampled_from(KINDS).flatmap(
 
 def test_hostile_records_are_stored_or_buried(postgres: Postgres, tmp_path: Path) -> None:
     with postgres.database() as database, database.refusing(REFUSED):
-        sent, kept = road(database, tmp_path, 500, seed_=1)
-        assert len(sent) >= 400
+        sent, kept = road(database, tmp_path, 300, seed_=1)
+        assert len(sent) >= 200
         assert sorted(kept) == sorted(sent)
+        assert database.fetch("SELECT count(*) > 20 FROM logstore.dead_letters") == [(True,)]
+        assert database.fetch(REDUCED) == [(True,)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_refused_rows_are_reduced_or_buried(mode: str, postgres: Postgres) -> None:
+    """One in ten, by turns, while connections are cut."""
+    fault = faults.refused_and_cut
+    result = tried("rows refused", fault, postgres, mode, seed=1, user=faults.some)
+    result.check()
+    assert result.verdict.dead > 0
+
+
+def test_dead_letters_without_a_table_go_to_their_file(postgres: Postgres) -> None:
+    fault = faults.refused_and_no_place
+    result = tried("no table", fault, postgres, "spool", seed=1, user=faults.some)
+    result.check()
+    assert result.verdict.dead > 0
 
 
 def road(
@@ -103,7 +124,7 @@ def _record(kind: type[Any], values: dict[str, Any], deed: Any, identity: str) -
             changes = changes | {"action": text}
     elif deed:
         changes |= {"user_id": deed, "message": "m"}
-    known = {field for field in kind.__dataclass_fields__}
+    known = set(kind.__dataclass_fields__)
     return kind(**{k: v for k, v in (values | changes).items() if k in known})
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from auditlog.sink.faults import Fault, classify, sqlstate_of
 from databases import Server, as_role
 from own_server import own_server
 from poison import batch_of, good, refusal, target_of
+from proxies import Proxy
 from trail import numbered, quick
 
 
@@ -234,3 +236,19 @@ async def test_idle_connection_is_kept_alive_unless_the_dsn_says_otherwise(any_d
         async with target_of(make_conninfo(any_dsn, **said)) as target:
             connection = await target._connect()
             assert connection.info.get_parameters()["keepalives_idle"] == expected
+
+
+async def test_transaction_of_a_client_that_is_gone_is_ended_by_the_server(dsn: str) -> None:
+    """As when a firewall forgets the connection: its ledger row would hold up every next attempt."""
+    batch = batch_of(good(0, 100))
+    with Proxy(dsn) as proxy:
+        release = proxy.holding = threading.Event()
+        async with target_of(proxy.dsn, statement_timeout_s=2) as target:
+            await refusal(target, batch)
+        assert await asyncio.to_thread(proxy.held.wait, 10)
+        # The server has seen no end of the first connection, and does not for the whole test.
+        async with target_of(dsn, statement_timeout_s=60) as target:
+            await target.write(batch)
+        release.set()
+    assert len(trail.rows(dsn)) == 100
+    assert trail.ledger_agrees(dsn)

@@ -39,12 +39,37 @@ def test_numbers_clocks_and_words_are_kept() -> None:
     table, row = Encoder(Settings()).encode(FULL)
     before, after = decode(LOGS, row), decode(LOGS, reduced(table, row, "22021"))
     dropped = ["aggregate_id", "request_url", "request_headers", "message", "metadata"]
-    assert after.pop("metadata") == {"audit.reduced": "22021", "audit.repaired": dropped}
+    assert after.pop("metadata") == {
+        "audit.outcome": "server_error",
+        "audit.reduced": "22021",
+        "audit.repaired": dropped,
+    }
     assert after == {
         name: None if name in dropped else value
         for name, value in before.items()
         if name != "metadata"
     }
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        (b'{"audit.stage": "complete", "audit.exchange_id": "01a2", "x": "\\u0000"}', True),
+        (b'{"audit.stage": "complete", "audit.exchange_id": "01a2", "audit.rule": "x"}', True),
+        (b'{"audit.stage": "complete", "audit.exchange_id": "01a2", "x": NaN}', False),
+        (b'{"audit.stage": "\xc3\xa4", "audit.exchange_id": "\\u0000"}', False),
+        (b'{"audit.stage": ["complete"], "audit.outcome": null}', False),
+        (b'["audit.stage"]', False),
+        (b"[" * 50_000, False),
+        (b"", False),
+    ],
+)
+def test_what_ties_a_row_to_others_is_kept(metadata: bytes, kept: bool) -> None:
+    """So that a request that was refused is not taken for the evidence of a crash."""
+    row = changed(0, good(0, 1)[0], metadata=b"\x01" + metadata)
+    said = decode(LOGS, reduced(0, row, "22021"))["metadata"]
+    ties = {"audit.stage": "complete", "audit.exchange_id": "01a2"} if kept else {}
+    assert said == ties | {"audit.reduced": "22021", "audit.repaired": ["request_url", "metadata"]}
 
 
 def test_text_that_may_not_be_null_is_empty() -> None:

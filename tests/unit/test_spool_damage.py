@@ -373,6 +373,7 @@ def test_empty_files_and_folders_vanish(tmp_path: Path) -> None:
             (lane / name).touch()
     spool = spool_at(tmp_path)
     assert [report.rows for report in survey(str(tmp_path))] == [0, 0, 0]
+    assert verify(str(tmp_path)).is_well
     assert (recovered(spool), spool.lost()) == ([], [])
     spool.adopt()
     assert list(tmp_path.iterdir()) == []

@@ -85,6 +85,7 @@ class Chain:
             reporter=reporter,
             own=self.own,
             may_leave=self._is_spilling,
+            waiting=self.buffer.pending if settings.durability == "commit" else None,
         )
         self.durability = Durability(
             settings, self.accounts, lambda: self.writer.committed_at, reporter

@@ -43,8 +43,8 @@ def reduced(table: int, row: bytes, sqlstate: str) -> bytes:
 
     Its identity, its clocks, its numbers and the identifiers that are plain ASCII are kept. Other
     texts and JSON are left out, since the server's reason to refuse may be in any of them; the
-    metadata names what was, and keeps what ties the row to others. The identity is not judged: a row under another is another row, and one
-    whose identity is refused is for the dead letters.
+    metadata names what was, and keeps what ties the row to others. The identity is not judged: a
+    row under another is another row, and one whose identity is refused is for the dead letters.
 
     Args:
         table: Index into `TABLES`.

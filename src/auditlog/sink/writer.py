@@ -27,6 +27,10 @@ DRAIN_BACK_OFF_S = 1.0
 # A timer may ring a little early, by the resolution of its clock.
 EARLY_S = 0.001
 
+# A request takes two rounds of the loop from its socket to its row. Not longer than a commit takes.
+QUIET_ROUNDS = 2
+GATHER_S = 0.002
+
 
 class Target(Protocol):
     """Where batches go."""
@@ -54,6 +58,7 @@ class Writer:
         reporter: Reporter,
         own: OwnRows | None = None,
         may_leave: Callable[[], bool] = lambda: False,
+        waiting: Callable[[], int] | None = None,
     ) -> None:
         """Make a writer that is not running.
 
@@ -66,6 +71,7 @@ class Writer:
             own: What the log says of itself, before and after everything else.
             may_leave: Is what is not written kept by somebody else? Then a stop does not wait for
                 a database that is away.
+            waiting: How many rows there are for which requests wait; None where none ever do.
         """
         self.health = Health()
         self.batches = 0
@@ -84,6 +90,7 @@ class Writer:
         self.has_left = False
         """Did the last run end with rows that somebody else is to keep?"""
         self._may_leave = may_leave
+        self._waiting = waiting
         self._stopping = False
         self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -199,6 +206,8 @@ class Writer:
             everything = bool(waiting) or self._stopping
             if self._own is not None and any(source.pending() for source in self._sources):
                 self._own.begin()
+            if not everything:
+                await self._gather()
             for source in self._all:
                 if everything:
                     await self._ship_all(source)
@@ -207,6 +216,17 @@ class Writer:
                     await self._ship_under_way()
         await self._ship_under_way()
         self._release_flushes(waiting, settled=True)
+
+    async def _gather(self) -> None:
+        """Let requests come along that are about to wait: those of a few rounds share a commit."""
+        if self._waiting is None:
+            return
+        gives_up_at = time.monotonic() + GATHER_S
+        rows, quiet_rounds = self._waiting(), 0
+        while quiet_rounds < QUIET_ROUNDS and time.monotonic() < gives_up_at:
+            await asyncio.sleep(0)
+            quiet_rounds = quiet_rounds + 1 if self._waiting() == rows else 0
+            rows = self._waiting()
 
     async def _ship_all(self, source: Source) -> None:
         """Ship what the source holds at this moment."""

@@ -13,7 +13,7 @@ _file = os.environ.get("FAULT_CLOCK_SHIFT", "")
 
 def _shift_ns() -> int:
     try:
-        with open(_file) as file:  # noqa: PTH123  # before every import, and on a hot path
+        with open(_file) as file:  # before every import, and on a hot path
             return int(float(file.read()) * 1e9)
     except (OSError, ValueError):
         return 0

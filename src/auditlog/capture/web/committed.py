@@ -17,15 +17,11 @@ from auditlog.capture.web.ending import STARTS
 from auditlog.capture.web.exchange import AsgiExchange
 from auditlog.capture.web.refusal import ANSWER_WITHHELD, NOT_CARRIED_OUT
 from auditlog.capture.web.spooled import SpooledAnswer
-from auditlog.errors import AuditLogError
+from auditlog.errors import UnauditedError
 
 MAX_HOLD_S: Final = 0.1
 """How long the head of an answer waits for its body. An event stream may have none for an hour,
 and its client waits for the head; other applications have the body ready within milliseconds."""
-
-
-class UnauditedError(AuditLogError):
-    """An answer is broken off, because its row could not be committed in time."""
 
 
 async def serve_committed(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:

@@ -7,15 +7,14 @@ it is read again, and nothing before it. One thread at a time.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from auditlog.reporting import Reporter, describe
 from auditlog.sink.spool.frames import Damage, Frame, as_damage, scan
 from auditlog.sink.spool.layout import NewerError, UnreadableError
 from auditlog.sink.spool.losses import Continuity, Losses
 from auditlog.sink.spool.segment import Segment
-from auditlog.sink.spool.taken import Lost, Taken
+from auditlog.sink.spool.taken import Lost, Piece, Stretch, Taken
 from auditlog.tables import TABLES
 
 
@@ -27,42 +26,6 @@ class Live(Protocol):
 
     def give_up_segment(self) -> None:
         """Append no more to that segment."""
-
-
-class Piece(NamedTuple):
-    """Part of a segment."""
-
-    segment: Segment
-    start: int
-    end: int
-
-
-@dataclass(slots=True, eq=False)
-class Stretch:
-    """Rows that were handed out together, and where they stand."""
-
-    since: float
-    """When the oldest of them came, as `time.monotonic` tells it."""
-    pieces: list[Piece] = field(default_factory=list)
-    next_number: int = 0
-    rows: int = 0
-    settled: int = 0
-    valid: bool = True
-    """False: put back, so that this handing out counts no more."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all of it is settled."""
-        return self.settled >= self.rows
-
-    @property
-    def size(self) -> int:
-        """How many bytes of segments."""
-        return sum(piece.end - piece.start for piece in self.pieces)
-
-    def again(self) -> "Stretch":
-        """Return the same for another handing out."""
-        return Stretch(self.since, self.pieces, self.next_number, self.rows)
 
 
 class Backlog:

@@ -206,14 +206,13 @@ class _Walk:
 
     def _rows(self, segment: Segment) -> Iterator[Row]:
         try:
-            opened = _open(segment, self._on_finding)
+            hindrance = _open(segment)
         except FileNotFoundError:
             # Settled since the folder was read.
             self._continuity.unknown()
             return
-        if opened is not None:
-            if segment.size():
-                self._skip(segment, opened)
+        if hindrance is not None:
+            self._skip(segment, hindrance)
             return
         self.writer = segment.header.writer
         acknowledged, number = segment.acknowledged()
@@ -245,9 +244,12 @@ class _Walk:
             self._continuity.damage(damage)
 
     def _skip(self, segment: Segment, finding: Finding) -> None:
+        if self.is_alive and segment is self.segments[-1] and finding.kind != NEWER:
+            return  # it is being made
+        self._on_finding(finding)
         if finding.kind == NEWER:
             self._continuity.unknown()
-        else:
+        elif finding.kind == UNREADABLE:
             self._continuity.unreadable(segment.number)
 
     def _lose(self, lost: Lost) -> None:
@@ -283,7 +285,9 @@ def _rows(
     segment: Segment, on_finding: Callable[[Finding], None], *, everything: bool
 ) -> Iterator[Row]:
     """Yield the rows of one segment by itself."""
-    if _open(segment, on_finding) is not None:
+    hindrance = _open(segment)
+    if hindrance is not None:
+        on_finding(hindrance)
         return
     start = segment.header.frames_at if everything else segment.acknowledged()[0]
     for item in scan(segment.descriptor, start, segment.end or 0, segment.header.seed):
@@ -296,15 +300,14 @@ def _rows(
             on_finding(Finding(kind, segment.path, damage.start, damage.end))
 
 
-def _open(segment: Segment, on_finding: Callable[[Finding], None]) -> Finding | None:
+def _open(segment: Segment) -> Finding | None:
     """Open a segment, or say why that is not possible."""
     try:
         segment.open(writable=False)
     except NewerError as error:
-        finding = Finding(NEWER, segment.path, detail=str(error))
+        return Finding(NEWER, segment.path, detail=str(error))
     except UnreadableError:
-        finding = Finding(UNREADABLE, segment.path, 0, segment.size())
-    else:
-        return None
-    on_finding(finding)
-    return finding
+        size = segment.size()
+        # A writer that is killed between making a file and writing to it leaves an empty one.
+        return Finding(UNREADABLE if size else TORN, segment.path, 0, size)
+    return None
