@@ -40,7 +40,7 @@ class MemorySink(ApplicationEvents):
         self.errors: list[BaseException] = []
         self.starts = 0
         self.durable_in_time = True
-        """Whether rows become durable, for those who wait; False tries what a hung database does."""
+        """Do rows become durable, for those who wait? False is a database that hangs."""
         self._encoder = Encoder(self.settings)
         self._make_known()
 

@@ -1,6 +1,8 @@
 """Rows that no table takes: buried once, stored once, never gone without a row that says so."""
 
+import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace as replaced
 from typing import Any
@@ -18,7 +20,7 @@ from auditlog.sink.tuples import fields
 from auditlog.tables import LOGS
 from databases import Server, as_role
 from poison import POISON, batch_of, changed, good, target_of
-from trail import batches, execute, ledger_agrees, rows
+from trail import batches, execute, ledger_agrees, rows, until, waits_for_a_lock
 from trail import fetch as column
 
 WHO = {"who": "ada@desk", "why": "a test", "settings": Settings()}
@@ -169,6 +171,27 @@ async def test_two_who_replay_the_same_letters_store_them_once(dsn: str) -> None
     assert outcomes.count(Outcome.GONE) == 600
     assert len(rows(dsn)) == 200
     assert ledger_agrees(dsn)
+
+
+@pytest.mark.parametrize("work", [replay, discard], ids=["replay", "discard"])
+async def test_the_ledger_is_locked_first(any_dsn: str, work: Callable[..., Any]) -> None:
+    """As writing does, and migrations: in another order the two would wait for each other."""
+    died = letter()
+    await bury(any_dsn, died)
+    with connected(any_dsn) as conn, psycopg.connect(any_dsn) as migration:
+        conn.execute("SET application_name = 'auditlog'")
+        migration.execute("LOCK TABLE logstore.batches IN ACCESS EXCLUSIVE MODE")
+        arguments = (conn, died) if work is replay else (conn, [died.letter_id])
+        options = {} if work is replay else WHO
+        task = asyncio.create_task(asyncio.to_thread(work, *arguments, **options))
+        await until(lambda: waits_for_a_lock(any_dsn))
+        migration.execute(
+            "LOCK TABLE logstore.logs, logstore.dead_letters IN ACCESS EXCLUSIVE MODE"
+        )
+        migration.commit()
+        await task
+        assert letter_ids(conn) == []
+    assert ledger_agrees(any_dsn)
 
 
 async def test_letter_of_an_older_version_fills_the_columns_it_has(any_dsn: str) -> None:

@@ -239,7 +239,7 @@ async def test_idle_connection_is_kept_alive_unless_the_dsn_says_otherwise(any_d
 
 
 async def test_transaction_of_a_client_that_is_gone_is_ended_by_the_server(dsn: str) -> None:
-    """As when a firewall forgets the connection: its ledger row would hold up every next attempt."""
+    """As when a firewall forgets a connection: its ledger row would hold up every next attempt."""
     batch = batch_of(good(0, 100))
     with Proxy(dsn) as proxy:
         release = proxy.holding = threading.Event()

@@ -135,7 +135,7 @@ async def test_replay_locks_the_ledger_first(any_dsn: str) -> None:
         async with target_of(any_dsn) as target, asyncio.TaskGroup() as tasks:
             tasks.create_task(target.write(batch_of(tuples, replay=True)))
             await until(lambda: waits_for_a_lock(any_dsn))
-            tasks.create_task(asyncio.to_thread(_lock_tables, migration))
+            tasks.create_task(_lock_tables(any_dsn, migration))
             await until(lambda: fetch(any_dsn, WAITING) == [True])
             # The copy meets the row, and the migration has the ledger before the merge begins.
             earlier.commit()
@@ -145,7 +145,9 @@ async def test_replay_locks_the_ledger_first(any_dsn: str) -> None:
 WAITING = "SELECT true FROM pg_locks WHERE relation = 'logstore.batches'::regclass AND NOT granted"
 
 
-def _lock_tables(conn: psycopg.Connection) -> None:
-    conn.execute("LOCK TABLE logstore.batches IN SHARE ROW EXCLUSIVE MODE")
-    conn.execute("LOCK TABLE logstore.logs IN ACCESS EXCLUSIVE MODE")
-    conn.commit()
+async def _lock_tables(dsn: str, conn: psycopg.Connection) -> None:
+    lock = "LOCK TABLE logstore.{} IN ACCESS EXCLUSIVE MODE"
+    await asyncio.to_thread(conn.execute, lock.format("batches").encode())
+    await until(lambda: waits_for_a_lock(dsn))
+    await asyncio.to_thread(conn.execute, lock.format("logs").encode())
+    await asyncio.to_thread(conn.commit)

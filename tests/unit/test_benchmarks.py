@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import capture, events, memory, report, serving, sink
+from benchmarks import (
+    capture,
+    durability_commit,
+    durability_outage,
+    durability_replay,
+    durability_submit,
+    events,
+    memory,
+    report,
+    serving,
+    sink,
+)
 from benchmarks.database import Server
 from benchmarks.isolated import Turn, isolated
 from benchmarks.report import Aim, Row, Table
@@ -212,3 +223,34 @@ async def idle(name: str) -> AsyncIterator[Turn]:
 
     yield turn
     raise AssertionError(name)
+
+
+def test_spool_compares_what_it_adds_with_the_limit_and_with_other_stores(
+    bench_server: Server,
+) -> None:
+    """Each way is checked for its records in the run itself."""
+    sizes = durability_submit.Sizes(records=5, rounds=1, committed=5, committed_rounds=1)
+    (table,) = durability_submit.run(sizes, bench_server)
+    assert names(table) == list(durability_submit.NAMES)
+    assert [len(row.aims) for row in table.rows] == [0, 2, 0, 2, 0, 0, 0]
+
+
+def test_commit_has_both_rows_of_every_request(bench_server: Server) -> None:
+    """Sent = stored, and received before handled, is checked in the run itself."""
+    sizes = durability_commit.Sizes(seconds=0.2, rounds=1, connections=2)
+    (table,) = durability_commit.run(sizes, bench_server)
+    assert names(table) == list(durability_commit.NAMES)
+
+
+def test_replay_stores_all_that_a_dead_process_left(bench_server: Server) -> None:
+    """Each way is checked for its rows in the run itself."""
+    (table,) = durability_replay.run(durability_replay.Sizes(rows=40, rounds=1), bench_server)
+    assert {durability_replay.REPLAY, durability_replay.COPY} < set(names(table))
+
+
+def test_outage_tells_of_every_request(bench_server: Server) -> None:
+    """Sent = stored and lost is checked in the run itself; here nothing is lost either."""
+    sizes = durability_outage.Sizes(before=1, outage=0.5, after=2, warm_up=0.2)
+    (table,) = durability_outage.run(sizes, bench_server)
+    assert names(table) == [durability_outage.NO_AUDIT, *durability_outage.MODES]
+    assert [row.aims[1].met for row in table.rows[1:]] == [True, True]

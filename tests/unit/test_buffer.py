@@ -264,7 +264,9 @@ def test_backlog_goes_in_larger_batches() -> None:
 def test_told_when_the_first_row_comes_and_when_a_batch_is_full() -> None:
     """Once each: in between nobody has to be woken."""
     calls: list[int] = []
-    buffer = Buffer(settings(batch_bytes=1000), Accounts(), lambda: calls.append(buffer.snapshot().queued))
+    buffer = Buffer(
+        settings(batch_bytes=1000), Accounts(), lambda: calls.append(buffer.snapshot().queued)
+    )
     for _ in range(5):
         buffer.put(LOGS, b"x", False)
     assert calls == [1, 3]

@@ -1,6 +1,7 @@
 """The last resort: a file that other processes write to, and that may be damaged or full."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import stat
@@ -89,6 +90,39 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError):  # noqa: PT011  # the number differs by system
         file.append(letters(1)[0])
     assert elsewhere.read_bytes() == b""
+
+
+def test_letter_does_not_go_into_a_file_that_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process rewrites it between the opening and the locking."""
+    first, second = letters(2)
+    file = DeadLetterFile(tmp_path)
+    file.append(first)
+    lock = fcntl.flock
+
+    def replace_and_lock(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        (tmp_path / "rewritten").write_bytes(file.path.read_bytes())
+        (tmp_path / "rewritten").replace(file.path)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", replace_and_lock)
+    file.append(second)
+    assert file.letters() == ([first, second], 0)
+
+
+def test_file_that_another_process_keeps_is_given_up(tmp_path: Path) -> None:
+    """A stopped process does not stop the writer's loop for good."""
+    first, second = letters(2)
+    file = DeadLetterFile(tmp_path)
+    file.append(first)
+    with file.path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            file.append(second)
+    file.append(second)
+    assert file.letters() == ([first, second], 0)
 
 
 def _append(

@@ -35,6 +35,7 @@ ASGI_MESSAGES = {
     "websocket.accept",
     "websocket.close",
     "websocket.disconnect",
+    "websocket.http.response",
     "websocket.http.response.body",
     "websocket.http.response.start",
     "websocket.receive",

@@ -125,7 +125,10 @@ def test_one_text_is_not_a_list_of_texts(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"on_overflow": "wait"}, "on_overflow must be one of drop_low_priority, drop_newest, block"),
+        (
+            {"on_overflow": "wait"},
+            "on_overflow must be one of drop_low_priority, drop_newest, block",
+        ),
         ({"durability": "disk"}, "durability must be one of memory, spool, commit"),
         ({"durability": "spool"}, "durability='spool' needs spool_dir"),
         ({"spool_fsync": "often"}, "spool_fsync must be one of never, interval, always"),

@@ -56,7 +56,7 @@ _MAX_TIMEOUT_MS = 2**31 - 1
 _BEGIN = """
     BEGIN;
     SET LOCAL statement_timeout = {ms};
-    -- SET LOCAL idle_in_transaction_session_timeout = {ms};
+    SET LOCAL idle_in_transaction_session_timeout = {ms};
     SET LOCAL tcp_keepalives_idle = 15;
     SET LOCAL tcp_keepalives_interval = 5;
     SET LOCAL tcp_keepalives_count = 3

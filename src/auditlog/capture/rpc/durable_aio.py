@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from auditlog.capture.context import current
-from auditlog.capture.outcomes import WIRE
+from auditlog.capture.outcomes import DERIVED, WIRE
 from auditlog.capture.rpc.aio import AioExchange
 from auditlog.capture.rpc.aio_ending import LARGEST_INT
 from auditlog.capture.rpc.durable import (
@@ -29,7 +29,7 @@ from auditlog.capture.rpc.durable import (
 from auditlog.capture.rpc.durable_contexts import AsyncContext, ThreadContext
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.rpc.inside_aio import asynchronous, can_be_sent, is_answered
-from auditlog.capture.rpc.status import SUCCESS, number_of
+from auditlog.capture.rpc.status import SUCCESS, UNKNOWN, number_of, outcome_of
 from auditlog.capture.shared import Capture
 from auditlog.settings import Settings
 from auditlog.ticket import Ticket
@@ -48,7 +48,9 @@ class SpooledAio(DurableExchange, AioExchange):
         "_is_over",
         "_late_error",
         "_loop",
+        "_progress",
         "_was_cut",
+        "_yielded",
     )
 
     waits = False
@@ -60,14 +62,20 @@ class SpooledAio(DurableExchange, AioExchange):
     _generates: bool
     """Does the server itself write what a generator yields?"""
     _late_error: BaseException | None
+    _progress: asyncio.Future[None] | None
+    """Awaited for the next message to be written, or for the end."""
     _was_cut: bool
     """Was it over before the server had sent a status?"""
+    _yielded: int
+    """How many messages a generator in a thread has given to the server."""
 
     def __init__(self, capture: Capture, details: Any) -> None:
         AioExchange.__init__(self, capture, details)
         self._abort = self._late_error = None
         self._foresees = self._generates = self._is_over = self._was_cut = False
         self._loop = asyncio.get_running_loop()
+        self._progress = None
+        self._yielded = 0
 
     # What the server runs in the handler's place.
 
@@ -109,7 +117,9 @@ class SpooledAio(DurableExchange, AioExchange):
 
     def _responses_of(self, request: Any, context: Any) -> Iterator[Any]:
         with _KeepingInThread(self, context):
-            yield from self._behaviour(request, ThreadContext(self, context))
+            for message in self._behaviour(request, ThreadContext(self, context)):
+                self._yielded += 1
+                yield message
 
     async def _reject(self, _: Any, context: Any) -> None:
         self._start(context)
@@ -136,6 +146,7 @@ class SpooledAio(DurableExchange, AioExchange):
                 self._ending = True
                 self._release()
                 self._finish_once()
+            self._wake()
 
     # What is done when a handler begins and ends.
 
@@ -161,7 +172,7 @@ class SpooledAio(DurableExchange, AioExchange):
 
     async def end_durably(self, error: BaseException | None) -> None:
         """Hand the row over and wait for it; if that is in vain, withhold the answer."""
-        if await self._keep():
+        if self._finished or await self._keep():
             return
         self.note_refusal()
         if self._context is None or self._is_over:
@@ -205,6 +216,15 @@ class SpooledAio(DurableExchange, AioExchange):
         with suppress(RuntimeError):  # the loop is closed and did not wait for the thread
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    def wait_for_writes(self) -> None:
+        """Wait, in a thread, until the loop has written what the thread has yielded.
+
+        The server has a queue between them. Without end, for a client may be slow, and so may its
+        server be without us.
+        """
+        if self._is_behind():
+            self._run_on_loop(self._all_written(), None)
+
     def in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it on the server's loop, and wait for it, in a thread.
 
@@ -212,13 +232,16 @@ class SpooledAio(DurableExchange, AioExchange):
             RuntimeError: The loop is closed.
             TimeoutError: It is stuck, or does not run any more.
         """
+        self._run_on_loop(coroutine, self.recorder.settings.commit_timeout_s + _LATENESS_S)
+
+    def _run_on_loop(self, coroutine: Coroutine[Any, Any, None], timeout_s: float | None) -> None:
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:
             coroutine.close()
             raise
         try:
-            future.result(self.recorder.settings.commit_timeout_s + _LATENESS_S)
+            future.result(timeout_s)
         except TimeoutError:
             future.cancel()
             raise
@@ -232,7 +255,11 @@ class SpooledAio(DurableExchange, AioExchange):
         if context is None or not (self._foresees or aborted):
             self._was_cut = context is not None and not (context.done() or self._ending)
             self._late_error = self._error
+            replaced = context is not None and self._was_replaced(context)
             AioExchange.conclude(self, error)
+            if replaced:
+                self.status, self.status_source = UNKNOWN, DERIVED
+                self.outcome = outcome_of(UNKNOWN)
             return
         self._finished = True
         if self._abort is None:
@@ -243,6 +270,11 @@ class SpooledAio(DurableExchange, AioExchange):
         if not self._foresees:
             self._late_error = self._error
             self.source = self._context = self._error = None
+
+    def _was_replaced(self, context: Any) -> bool:
+        """Tell whether an interceptor in front has raised, so that nobody serialized the answer."""
+        is_answer = self.kind in ONE_ANSWER and not (self._ending or self._error)
+        return is_answer and bool(context.done()) and context.code() is None
 
     def late_error(self) -> BaseException | None:
         """Return what left the handler, if the server did not ask it to."""
@@ -293,6 +325,19 @@ class SpooledAio(DurableExchange, AioExchange):
             self.finish(None)
         # Else it is a task of another interceptor's, which has looked for the handler.
         self._is_over = self._finished
+        self._wake()
+
+    def _is_behind(self) -> bool:
+        return self.messages_out < self._yielded and not self._finished
+
+    async def _all_written(self) -> None:
+        while self._is_behind():
+            self._progress = self._loop.create_future()
+            await self._progress
+
+    def _wake(self) -> None:
+        if self._progress is not None and not self._progress.done():
+            self._progress.set_result(None)
 
     def _succeeds(self, context: Any) -> bool:
         """Tell whether the server is going to serialize what the handler has returned."""
@@ -408,6 +453,7 @@ class _KeepingInThread:
         exchange = self._exchange
         if not exchange.has_ended(error, self._context, self.response):
             return
+        exchange.wait_for_writes()
         if exchange.waits:
             exchange.in_loop(exchange.end_durably(error))
         else:

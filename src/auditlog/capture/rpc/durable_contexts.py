@@ -14,6 +14,9 @@ class Aborting(Protocol):
     async def abort(self, code: Any, details: Any, trailing_metadata: Any) -> None:
         """Hand the row over, and abort; returns only if the RPC's context was never found."""
 
+    def wait_for_writes(self) -> None:
+        """Wait, in a thread, until what it has yielded is written."""
+
     def in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run on the server's loop, and wait for it, in a thread."""
 
@@ -51,5 +54,7 @@ class ThreadContext(_Context):
 
     def abort(self, code: Any, details: Any = "", trailing_metadata: Any = ()) -> None:
         """Raise the server's `AbortError`, once the row is where it has to be."""
+        # As for the status of a generator's end: two sendings at once are one too many.
+        self._exchange.wait_for_writes()
         self._exchange.in_loop(self._exchange.abort(code, details, trailing_metadata))
         self._context.abort(code, details, trailing_metadata)
