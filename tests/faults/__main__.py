@@ -52,16 +52,17 @@ def _options() -> argparse.Namespace:
 
 def _try(case: Case, mode: str, seed: int, postgres: Postgres, failures: list[str]) -> None:
     try:
-        _note(tried(case.name, case.fault, postgres, mode, seed, **case.options), failures)
+        result = tried(case.name, case.fault, postgres, mode, seed, **case.options)
+        _note(result, failures, lossless=case.lossless)
     except Exception as error:  # noqa: BLE001  # the other trials are of interest as well
         failures.append(f"{case.name}, {mode}, seed {seed}: {type(error).__name__}: {error}")
         print(f"| {case.name} | `{mode}` | did not end: see stderr |", flush=True)
 
 
-def _note(result: Result, failures: list[str]) -> None:
+def _note(result: Result, failures: list[str], *, lossless: bool = False) -> None:
     print(table_line(result), flush=True)
     try:
-        result.check()
+        result.check(lossless=lossless)
     except AssertionError as error:
         failures.append(str(error))
 

@@ -1,4 +1,4 @@
-"""Faults of the database: schema, rights, limits, locks, errors, crashes; each mended at the end."""
+"""Faults of the database: schema, rights, limits, locks, errors, crashes; mended at the end."""
 
 import signal
 

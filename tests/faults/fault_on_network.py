@@ -7,6 +7,10 @@ from fault_wire import Stage
 STAGES = tuple(stage for stage in Stage if stage is not Stage.MERGE)
 """Those that every batch passes; merged is only what was committed before, and is written again."""
 
+IN_COPY = (Stage.COPY_DATA, Stage.COPY_DONE)
+"""Where a server that waits for its client looks at no time-out but TCP's, which the writer sets
+to half a minute; the harness does not wait for it, and has no TCP to the server."""
+
 
 def harmed(stage: Stage, harm: Harm) -> Fault:
     """Return the fault that does one harm at one stage."""
@@ -17,6 +21,9 @@ def harmed(stage: Stage, harm: Harm) -> Fault:
             scene.proxy.cut()
         assert scene.proxy.await_strike(stage, harm), f"nothing came to {stage}"
         scene.flow()
+        if harm is Harm.HALF_OPEN and stage in IN_COPY:
+            scene.flow(100)
+            scene.proxy.drop_silent()
 
     fault.__doc__ = f"{harm.value}, {stage.value}"
     return fault

@@ -112,8 +112,14 @@ def workers_replaced(scene: Scene) -> None:
 def reloaded(scene: Scene) -> None:
     """A file of the application is changed, and uvicorn starts it anew."""
     before = set(scene.service.workers())
-    (scene.folder / "changed.py").touch()
-    _await_new_workers(scene, before)
+
+    def is_new() -> bool:
+        # Again and again: its watcher may not watch yet.
+        (scene.folder / "changed.py").touch()
+        time.sleep(0.3)
+        return not before & set(scene.service.workers())
+
+    until(is_new, "it was started anew")
     scene.flow()
 
 

@@ -118,6 +118,12 @@ class StageProxy:
         for connection in list(self._connections):
             connection.silent.set()
 
+    def drop_silent(self) -> None:
+        """End the server's side of half-open connections, as its TCP keepalive does in the end."""
+        for connection in list(self._connections):
+            if connection.silent.is_set():
+                connection.end()
+
     def cut(self) -> None:
         """End every connection that there is."""
         for connection in list(self._connections):

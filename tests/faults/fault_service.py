@@ -2,25 +2,21 @@
 
 KIND is `grpc_aio`, `grpc_sync` or `script`; ASGI servers load `fault_service:application`. All
 settings come from `AUDITLOG_*`. A request says in its target what is to be done with it, and its
-id ends in the row; `/state` is left out of the trail and tells how the log is.
+id ends in the row.
 """
 
 import asyncio
-import json
-import os
 import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs
 
 from fault_journal import Journal
 
-from auditlog import AuditLog, AuditMiddleware, Level, Outcome, Policy, Rule, annotate
+from auditlog import AuditLog, AuditMiddleware, Outcome, annotate
 
-PROBES = Rule(name="probes", level=Level.NONE, paths=("/state",))
 METHOD = "/faults.Requests/Call"
 GRPC_OPTIONS = (("grpc.so_reuseport", 0),)
 
@@ -28,16 +24,10 @@ GRPC_OPTIONS = (("grpc.so_reuseport", 0),)
 def application() -> Any:
     """Make the ASGI application, with the log around it."""
     from starlette.applications import Starlette  # noqa: PLC0415  # the others do without
-    from starlette.responses import JSONResponse  # noqa: PLC0415  # likewise
     from starlette.routing import Route  # noqa: PLC0415  # likewise
 
-    audit = AuditLog()
-
-    async def state(_: Any) -> JSONResponse:
-        return JSONResponse(_state(audit))
-
-    app = Starlette(routes=[Route("/r/{id}", _answer), Route("/state", state)])
-    return AuditMiddleware(app, audit=audit, policy=Policy([PROBES]))
+    app = Starlette(routes=[Route("/r/{id}", _answer)])
+    return AuditMiddleware(app, audit=AuditLog())
 
 
 async def _answer(request: Any) -> Any:
@@ -63,12 +53,6 @@ def _annotate(query: Any) -> None:
     if user := query.get("user"):
         annotate(user_id=user)
     annotate(padding="x" * int(query.get("pad", 0)))
-
-
-def _state(audit: AuditLog) -> dict[str, Any]:
-    stats = audit.stats()
-    values = asdict(stats) | {"pending": stats.pending, "dropped": stats.dropped}
-    return values | {"health": str(audit.health().status), "pid": os.getpid()}
 
 
 async def _serve_aio(port: int) -> None:
@@ -151,7 +135,6 @@ def _run_script(journal: Journal, run: str) -> None:
                 journal.failed(identity, "dropped")
             else:
                 journal.answered(identity, 200)
-    print(json.dumps(_state(audit)), flush=True)  # noqa: T201  # for whoever looks into a failure
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ def test_end_of_a_connection_at_every_stage(harm: Harm, mode: str, postgres: Pos
         for stage in faults.STAGES:
             faults.harmed(stage, harm)(scene)
 
-    tried(f"{harm.value} at every stage", fault, postgres, mode, seed=1).check()
+    tried(f"{harm.value} at every stage", fault, postgres, mode, seed=1).check(lossless=True)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,9 @@ def test_end_of_a_connection_at_every_stage(harm: Harm, mode: str, postgres: Pos
 def test_half_open_connection(stage: Stage, postgres: Postgres) -> None:
     """Neither side hears of the other's end, as behind a firewall that has forgotten them."""
     fault = faults.harmed(stage, Harm.HALF_OPEN)
-    tried(f"half-open: {stage.value}", fault, postgres, "memory", seed=1, **IMPATIENT).check()
+    tried(f"half-open: {stage.value}", fault, postgres, "memory", seed=1, **IMPATIENT).check(
+        lossless=True
+    )
 
 
 def test_slow_network(postgres: Postgres) -> None:
@@ -36,9 +38,9 @@ def test_slow_network(postgres: Postgres) -> None:
         faults.harmed(Stage.COPIED, Harm.DELAY)(scene)
         faults.harmed(Stage.COPY_DATA, Harm.THROTTLE)(scene)
 
-    tried("delay, throttle", fault, postgres, "spool", seed=1).check()
+    tried("delay, throttle", fault, postgres, "spool", seed=1).check(lossless=True)
 
 
 def test_harm_while_a_replay_is_merged(postgres: Postgres) -> None:
     fault = faults.harmed_while_merging(Harm.CUT)
-    tried("cut while merging", fault, postgres, "spool", seed=1).check()
+    tried("cut while merging", fault, postgres, "spool", seed=1).check(lossless=True)

@@ -153,8 +153,12 @@ async def test_dsn_that_is_none_is_loud(dsn: str, caplog: pytest.LogCaptureFixtu
             "ALTER TABLE logstore.logs ADD COLUMN message text",
         ),
         (
-            "ALTER TABLE logstore.batches ALTER COLUMN sequence RESTART WITH 1",
-            "SELECT setval(pg_get_serial_sequence('logstore.batches', 'sequence'), 100)",
+            # Many entries, for every attempt takes a number, and soon one that is free.
+            "INSERT INTO logstore.batches (batch_id, writer, bytes, sha256)"
+            " SELECT gen_random_uuid(), 'host:1', 0, sha256('') FROM generate_series(1, 10000);"
+            " ALTER TABLE logstore.batches ALTER COLUMN sequence RESTART WITH 1",
+            "SELECT setval(pg_get_serial_sequence('logstore.batches', 'sequence'), max(sequence))"
+            " FROM logstore.batches",
         ),
     ],
     ids=["extra NOT NULL column", "other type", "column gone", "sequence not carried over"],

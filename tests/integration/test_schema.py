@@ -1,3 +1,5 @@
+from typing import Any
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -5,10 +7,10 @@ from psycopg import sql
 from auditlog.projections import PROJECTIONS, VIEWS
 from auditlog.records import LogLevel, Protocol
 from auditlog.schema import Column
-from auditlog.tables import BATCHES, LOGS, MIGRATIONS, TABLES
+from auditlog.tables import BATCHES, DEAD_LETTERS, LOGS, MIGRATIONS, TABLES
 from databases import Server, as_role
 
-ALL_TABLES = (*TABLES, BATCHES, MIGRATIONS, *PROJECTIONS)
+ALL_TABLES = (*TABLES, BATCHES, DEAD_LETTERS, MIGRATIONS, *PROJECTIONS)
 SCHEMAS = ["logstore", "projections"]
 
 RELATIONS = """
@@ -260,7 +262,9 @@ def _insert(conn: psycopg.Connection, table, values: dict) -> None:
     )
 
 
-SOMETHING = {
+SOMETHING: dict[str, Any] = {
+    "text[]": [],
+    "timestamptz": "2026-01-01 00:00+00",
     "text": "x",
     "bigint": 1,
     "integer": 1000,

@@ -76,7 +76,7 @@ async def test_what_is_left_at_the_end_is_recovered(any_dsn: str, tmp_path: Path
     after = await recover(any_dsn, tmp_path, 500)
     assert (after.stats().submitted, after.stats().recovered) == (0, 500)
     assert trail.stored_once(any_dsn, 500)
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []  # on a loop
 
 
 @pytest.mark.parametrize("overflow", ["drop_low_priority", "drop_newest", "block"])
@@ -212,7 +212,7 @@ async def test_killed_process_loses_nothing(any_dsn: str, tmp_path: Path, target
     """SIGKILL right after the last submit, whatever the writer was doing."""
     dsn = any_dsn if target == "reachable" else NOWHERE
     arguments = [sys.executable, "-c", VICTIM, dsn, str(tmp_path), "2000"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as victim:  # noqa: ASYNC220, S603  # ours
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as victim:  # noqa: ASYNC220  # ours
         assert victim.stdout is not None
         await asyncio.to_thread(victim.stdout.readline)
         victim.send_signal(signal.SIGKILL)
@@ -235,4 +235,4 @@ def test_child_of_a_fork_has_a_lane_of_its_own(any_dsn: str, tmp_path: Path) -> 
     arguments = [sys.executable, "-c", program, any_dsn, str(tmp_path), "1000"]
     subprocess.run(arguments, check=True, timeout=60)  # our own program
     assert trail.stored_once(any_dsn, 1200)
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []  # on a loop

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode
 from rpc_client import Client, look
 from rpc_durable_scene import KINDS_AND_SHAPES, method_of, strict_scene
-from rpc_durable_trail import DurableTrail, settings_of, stage_of
+from rpc_durable_trail import STRICT, DurableTrail, settings_of, stage_of
 from rpc_handlers import SHAPES, handler, make_handler
 from rpc_scene import METHOD, one, scene
 from rpc_steps import ARRIVED, abort, arrive, drain, fail, send
@@ -31,6 +31,7 @@ ENDS: dict[str, tuple[Any, int]] = {
 }
 # How long an answer that was sent too early has to show.
 GRACE_S = 0.05
+REPEATED = 50
 SYNCED = settings_of("spool", spool_fsync="always")
 
 every = pytest.mark.parametrize(("name", "kind", "shape"), KINDS_AND_SHAPES)
@@ -243,6 +244,18 @@ def test_nothing_is_kept_of_what_is_over(rpc_server: str, settings: Settings) ->
 
     assert _living_exchanges() <= before
     assert "complete" in {stage_of(row) for row in strict.trail.rows()}
+
+
+@pytest.mark.parametrize("durability", STRICT)
+def test_row_has_the_last_message_of_a_thread(durability: str) -> None:
+    """An asyncio server still has some in its queue when a generator in a thread has ended."""
+    steps = (drain, send("a"), send("b"), send("c"))
+    with strict_scene("aio", *steps, durability=durability) as strict:
+        for _ in range(REPEATED):
+            client = strict.client()
+            assert len(client.call(method_of("us", "sync"), "us").messages) == 3
+            row = strict.trail.wait_for_stage(client.request_id, "complete")
+            assert metadata(row)["audit.messages_out"] == 3
 
 
 def _living_exchanges() -> int:

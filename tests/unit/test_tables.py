@@ -4,9 +4,9 @@ import pytest
 
 from auditlog.projections import PROJECTIONS
 from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord
-from auditlog.tables import BATCHES, EXECUTION_LOGS, LOGS, QUOTA_LOGS, TABLES
+from auditlog.tables import BATCHES, DEAD_LETTERS, EXECUTION_LOGS, LOGS, QUOTA_LOGS, TABLES
 
-ALL_TABLES = (*TABLES, BATCHES, *PROJECTIONS)
+ALL_TABLES = (*TABLES, BATCHES, DEAD_LETTERS, *PROJECTIONS)
 MAX_BTREE_ROW = 2704
 BEGINNING = re.compile(r'"left"\(\((\w+) ->> \'[a-z._]+\'::text\), (\d+)\) COLLATE "C"')
 """The beginning of a text within a jsonb, so many characters of it."""

@@ -92,14 +92,14 @@ class DurableExchange(GrpcExchange):
 
     def _finish_late(self, before: tuple[Any, ...], error: BaseException | None) -> None:
         """Add a row if the server has sent another status, or none, or somebody has said more."""
-        foreseen = self.status
+        foreseen, late_error = self.status, self.late_error()
         try:
             self.conclude(None)
         except Exception as failure:  # noqa: BLE001  # never an error of the RPC
             self.note_unreadable(failure)
         if self.status != foreseen and not self.refused:
             error = self._reason()
-        GrpcExchange._finish_late(self, before, error or self.late_error())
+        GrpcExchange._finish_late(self, before, error or late_error)
 
     def _reason(self) -> BaseException:
         if not self.is_cut_short():

@@ -7,82 +7,46 @@ ended, and on the event loop; what a handler in a thread needs of it, it asks th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, suppress
-from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from auditlog.capture.context import current
-from auditlog.capture.outcomes import DERIVED, WIRE
 from auditlog.capture.rpc.aio import AioExchange
 from auditlog.capture.rpc.aio_ending import LARGEST_INT
 from auditlog.capture.rpc.durable import (
     ONE_ANSWER,
     ONE_REQUEST,
     WITHHELD,
-    DurableExchange,
     not_carried_out,
 )
+from auditlog.capture.rpc.durable_aio_ending import DurableAioEnding
 from auditlog.capture.rpc.durable_contexts import AsyncContext, ThreadContext
+from auditlog.capture.rpc.durable_keeping import Keeping, KeepingInThread
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.rpc.inside_aio import asynchronous, can_be_sent, is_answered
-from auditlog.capture.rpc.status import SUCCESS, UNKNOWN, number_of, outcome_of
-from auditlog.capture.shared import Capture
+from auditlog.capture.rpc.status import SUCCESS, number_of
 from auditlog.settings import Settings
 from auditlog.ticket import Ticket
 
-# Beyond what a commit may take: a loop that is as late as this is not going to answer a thread.
-_LATENESS_S: Final = 1.0
 
-
-class SpooledAio(DurableExchange, AioExchange):
+class SpooledAio(DurableAioEnding):
     """One whose row is handed over before the client can have the whole answer."""
 
-    __slots__ = (
-        "_abort",
-        "_foresees",
-        "_generates",
-        "_is_over",
-        "_late_error",
-        "_loop",
-        "_progress",
-        "_was_cut",
-        "_yielded",
-    )
+    __slots__ = ()
 
     waits = False
     """Is its row to be waited for?"""
-    _abort: tuple[Any, Any, Any] | None
-    """What the client is told by an abort."""
-    _foresees: bool
-    """Is the status written down that the server is about to send?"""
-    _generates: bool
-    """Does the server itself write what a generator yields?"""
-    _late_error: BaseException | None
-    _progress: asyncio.Future[None] | None
-    """Awaited for the next message to be written, or for the end."""
-    _was_cut: bool
-    """Was it over before the server had sent a status?"""
-    _yielded: int
-    """How many messages a generator in a thread has given to the server."""
-
-    def __init__(self, capture: Capture, details: Any) -> None:
-        AioExchange.__init__(self, capture, details)
-        self._abort = self._late_error = None
-        self._foresees = self._generates = self._is_over = self._was_cut = False
-        self._loop = asyncio.get_running_loop()
-        self._progress = None
-        self._yielded = 0
 
     # What the server runs in the handler's place.
 
     async def _answer(self, request: Any, context: Any) -> Any:
         """Run a coroutine function, whether it returns its answer or calls `context.write`."""
         self._start(context)
-        async with _Keeping(self, context) as keeping:
+        async with Keeping(self, context) as keeping:
             keeping.response = await self._behaviour(request, AsyncContext(self, context))
         return keeping.response
 
@@ -92,7 +56,7 @@ class SpooledAio(DurableExchange, AioExchange):
     async def _generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self._start(context)
         self._generates = True
-        async with _Keeping(self, context):
+        async with Keeping(self, context):
             responses = self._behaviour(request, AsyncContext(self, context))
             async with aclosing(responses):
                 async for message in responses:
@@ -103,7 +67,7 @@ class SpooledAio(DurableExchange, AioExchange):
         outer = current.get()
         current.set(self)
         try:
-            with _KeepingInThread(self, context) as keeping:
+            with KeepingInThread(self, context) as keeping:
                 keeping.response = self._behaviour(request, ThreadContext(self, context))
             return keeping.response
         finally:
@@ -116,14 +80,14 @@ class SpooledAio(DurableExchange, AioExchange):
         return self._consumed(self._responses_of(request, context), context)
 
     def _responses_of(self, request: Any, context: Any) -> Iterator[Any]:
-        with _KeepingInThread(self, context):
+        with KeepingInThread(self, context):
             for message in self._behaviour(request, ThreadContext(self, context)):
                 self._yielded += 1
                 yield message
 
     async def _reject(self, _: Any, context: Any) -> None:
         self._start(context)
-        async with _Keeping(self, context):
+        async with Keeping(self, context):
             await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
 
     def deserialize(self, data: bytes) -> Any:
@@ -203,86 +167,7 @@ class SpooledAio(DurableExchange, AioExchange):
             self._abort = None
             raise
 
-    def finish_first(self) -> None:
-        """Hand the row over, with the status that the server is about to send."""
-        if not self._finished:
-            self._release()
-            self._foresees = True
-            self.finish_before_end()
-            self._foresees = False
-
-    def call_on_loop(self, function: Any, *arguments: Any) -> None:
-        """Have it called on the loop, from a thread: before what the thread causes there later."""
-        with suppress(RuntimeError):  # the loop is closed and did not wait for the thread
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    def wait_for_writes(self) -> None:
-        """Wait, in a thread, until the loop has written what the thread has yielded.
-
-        The server has a queue between them. Without end, for a client may be slow, and so may its
-        server be without us.
-        """
-        if self._is_behind():
-            self._run_on_loop(self._all_written(), None)
-
-    def in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run it on the server's loop, and wait for it, in a thread.
-
-        Raises:
-            RuntimeError: The loop is closed.
-            TimeoutError: It is stuck, or does not run any more.
-        """
-        self._run_on_loop(coroutine, self.recorder.settings.commit_timeout_s + _LATENESS_S)
-
-    def _run_on_loop(self, coroutine: Coroutine[Any, Any, None], timeout_s: float | None) -> None:
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:
-            coroutine.close()
-            raise
-        try:
-            future.result(timeout_s)
-        except TimeoutError:
-            future.cancel()
-            raise
-
-    # What becomes of it.
-
-    def conclude(self, error: BaseException | None) -> None:
-        """Write down what the server is about to send; read what it has sent, when it is over."""
-        context = self._context
-        aborted = self._abort is not None and context is not None and context.done()
-        if context is None or not (self._foresees or aborted):
-            self._was_cut = context is not None and not (context.done() or self._ending)
-            self._late_error = self._error
-            replaced = context is not None and self._was_replaced(context)
-            AioExchange.conclude(self, error)
-            if replaced:
-                self.status, self.status_source = UNKNOWN, DERIVED
-                self.outcome = outcome_of(UNKNOWN)
-            return
-        self._finished = True
-        if self._abort is None:
-            self._conclude_sent(context)
-        else:
-            self._conclude_aborted(context, *self._abort)
-        GrpcExchange.conclude(self, error)
-        if not self._foresees:
-            self._late_error = self._error
-            self.source = self._context = self._error = None
-
-    def _was_replaced(self, context: Any) -> bool:
-        """Tell whether an interceptor in front has raised, so that nobody serialized the answer."""
-        is_answer = self.kind in ONE_ANSWER and not (self._ending or self._error)
-        return is_answer and bool(context.done()) and context.code() is None
-
-    def late_error(self) -> BaseException | None:
-        """Return what left the handler, if the server did not ask it to."""
-        return self._late_error
-
-    def is_cut_short(self) -> bool:
-        """Tell, of an RPC that is over, whether its client was gone before the status was sent."""
-        return self._was_cut
+    # Parts of the above.
 
     async def _keep(self) -> bool:
         """Hand the row over; tell whether the client may have the status that is in it."""
@@ -302,42 +187,6 @@ class SpooledAio(DurableExchange, AioExchange):
         except Exception as failure:  # noqa: BLE001  # a log of the application's own
             self.note_undecided(failure)
             return False
-
-    def _conclude_aborted(
-        self, context: Any, code: Any, details: Any, trailing_metadata: Any
-    ) -> None:
-        self.status, self.status_source = number_of(code, largest_int=LARGEST_INT), WIRE
-        self.details = details or context.details()
-        self._note_trailing(trailing_metadata or context.trailing_metadata())
-
-    def _watch(self) -> None:
-        if self._task is None:
-            AioExchange._watch(self)
-
-    def _wrapped(self, handler: Any) -> Any:
-        self._watch()
-        return AioExchange._wrapped(self, handler)
-
-    def _over(self, source: Any) -> None:
-        if not self._finished:
-            AioExchange._over(self, source)
-        elif self.said_before is not None and self._context is not None:
-            self.finish(None)
-        # Else it is a task of another interceptor's, which has looked for the handler.
-        self._is_over = self._finished
-        self._wake()
-
-    def _is_behind(self) -> bool:
-        return self.messages_out < self._yielded and not self._finished
-
-    async def _all_written(self) -> None:
-        while self._is_behind():
-            self._progress = self._loop.create_future()
-            await self._progress
-
-    def _wake(self) -> None:
-        if self._progress is not None and not self._progress.done():
-            self._progress.set_result(None)
 
     def _succeeds(self, context: Any) -> bool:
         """Tell whether the server is going to serialize what the handler has returned."""
@@ -411,50 +260,3 @@ def exchange_class(settings: Settings) -> type[AioExchange]:
     if settings.durability == "spool":
         return SyncedAio if settings.spool_fsync == "always" else SpooledAio
     return AioExchange
-
-
-class _Keeping:
-    """Around a coroutine or an asynchronous generator."""
-
-    __slots__ = ("_context", "_exchange", "response")
-
-    def __init__(self, exchange: SpooledAio, context: Any) -> None:
-        self._exchange = exchange
-        self._context = context
-        self.response: Any = None
-
-    async def __aenter__(self) -> "_Keeping":
-        await self._exchange.begin_durably()
-        return self
-
-    async def __aexit__(
-        self, _: object, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._exchange.has_ended(error, self._context, self.response):
-            await self._exchange.end_durably(error)
-
-
-class _KeepingInThread:
-    """Around what runs in a thread. What does not wait is done on the loop, before it goes on."""
-
-    __slots__ = ("_context", "_exchange", "response")
-
-    def __init__(self, exchange: SpooledAio, context: Any) -> None:
-        self._exchange = exchange
-        self._context = context
-        self.response: Any = None
-
-    def __enter__(self) -> "_KeepingInThread":
-        if self._exchange.waits:
-            self._exchange.in_loop(self._exchange.begin_durably())
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        exchange = self._exchange
-        if not exchange.has_ended(error, self._context, self.response):
-            return
-        exchange.wait_for_writes()
-        if exchange.waits:
-            exchange.in_loop(exchange.end_durably(error))
-        else:
-            exchange.call_on_loop(exchange.finish_first)

@@ -124,7 +124,8 @@ class SpooledThreaded(DurableExchange, ThreadedExchange):
         self._try(self._note_cut, context)
         self._over = True
         if self._has_returned and not self._ended and self._claim():
-            # The client has left, or another interceptor has put something else in its place.
+            # The client has left, or another interceptor has raised, and nobody has serialized it.
+            self._default, self._is_certain = codes.UNKNOWN, False
             ThreadedExchange.end(self)
             return
         if not self._ended:
