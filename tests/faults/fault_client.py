@@ -49,7 +49,7 @@ class Client:
         run: str,
         *,
         kind: str = "asgi",
-        rate: float = 300,
+        rate: float = 500,
         clients: int = 8,
         seed: int = 0,
         user: Callable[[int], str] = lambda _: "u",

@@ -27,7 +27,7 @@ SETTINGS = {
     "retry_max_s": 0.2,
     "connect_timeout_s": 2,
     "statement_timeout_s": 2,
-    "commit_timeout_s": 1,
+    "commit_timeout_s": 0.5,
     "drain_timeout_s": 20,
 }
 
@@ -99,7 +99,7 @@ def staged(
     clock: bool = False,
     spool: bool = False,
     disk: bool = False,
-    rate: float = 300,
+    rate: float = 500,
     user: Callable[[int], str] = lambda _: "u",
     **settings: Any,
 ) -> Iterator[Scene]:

@@ -25,10 +25,6 @@ _GAPS = """
     SELECT log_id, metadata ->> 'audit.gap.reason', (metadata ->> 'audit.gap.count')::int
     FROM logstore.logs WHERE event_type = 'audit.gap'
 """
-_LIVES = """
-    SELECT event_type, count(*) FROM logstore.logs
-    WHERE event_type IN ('audit.start', 'audit.stop') GROUP BY 1
-"""
 _HAS_DEAD_LETTERS = "SELECT to_regclass('logstore.dead_letters') IS NOT NULL"
 _DEAD_LETTERS = "SELECT row FROM logstore.dead_letters"
 _IDENTITY = re.compile(rb"s\d+-\d+")
@@ -59,8 +55,6 @@ class Trail:
     gaps: list[Gap] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     """The requests whose rows are dead letters."""
-    starts: int = 0
-    stops: int = 0
 
     def gaps_since(self, known: Iterable[str]) -> list[Gap]:
         """Return the gaps that are not among those known before."""
@@ -71,7 +65,6 @@ class Trail:
 def read_trail(dsn: str, spool: Path | None = None) -> Trail:
     """Read what is there of any request, and all gaps and dead letters, those on the disk too."""
     with psycopg.connect(dsn) as conn:
-        lives = dict(conn.execute(_LIVES.encode()).fetchall())
         return Trail(
             rows=[
                 Row(identity, stage)
@@ -80,8 +73,6 @@ def read_trail(dsn: str, spool: Path | None = None) -> Trail:
             ],
             gaps=[Gap(*row) for row in conn.execute(_GAPS.encode())],
             dead=_dead_letters(conn) + _letters_on_disk(spool),
-            starts=lives.get("audit.start", 0),
-            stops=lives.get("audit.stop", 0),
         )
 
 

@@ -11,7 +11,9 @@ from auditlog.cli.environment import check_environment
 from auditlog.cli.failures import Exit
 from auditlog.cli.options import AsJson, Dsn, opened
 from auditlog.cli.output import put_json, say, stdout
+from auditlog.cli.spool_check import check_spool
 from auditlog.postgres.doctor import Finding, diagnose
+from auditlog.settings import PREFIX
 
 _MARKS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
 
@@ -19,7 +21,11 @@ _MARKS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FA
 def doctor(dsn: Dsn = None, as_json: AsJson = False) -> None:
     """Look at everything that storing rows relies on, and say how to mend what is wrong."""
     target, server = opened(dsn)
-    findings = [*diagnose(target), *check_environment(os.environ)]
+    findings = [
+        *diagnose(target),
+        *check_spool(os.environ.get(f"{PREFIX}SPOOL_DIR")),
+        *check_environment(os.environ),
+    ]
     if as_json:
         put_json([dataclasses.asdict(finding) for finding in findings])
     else:

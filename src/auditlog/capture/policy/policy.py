@@ -13,7 +13,7 @@ from typing import Final
 
 from auditlog.capture.policy.explanation import Explanation, explain
 from auditlog.capture.policy.globs import path_matcher
-from auditlog.capture.policy.matching import Facts, RuleMatcher
+from auditlog.capture.policy.matching import Facts, RuleMatcher, statuses_of
 from auditlog.capture.policy.rules import Level, Rule, find_order_problems
 from auditlog.errors import PolicyError
 from auditlog.records import Protocol, RequestOutcome
@@ -69,6 +69,8 @@ DEFAULT_RULES: Final = (
 """Leave out what succeeds and says nothing; when it fails, it has its row."""
 
 _SAMPLED_OUTCOMES = frozenset({str(RequestOutcome.OK), str(RequestOutcome.CLIENT_ERROR)})
+_SUCCESS: Final = {int(Protocol.HTTP): 200, int(Protocol.GRPC): 0}
+"""The status of a request that succeeds, by the protocol in which it begins."""
 _NEVER_SAMPLED_STATUSES = frozenset({401, 403, 407, *range(500, 600)})
 
 
@@ -132,12 +134,15 @@ class Policy:
         """Return the level that is probable when a request begins, and the rule that says so.
 
         Level NONE exempts it from `durability="commit"`: such are health checks, which must be
-        answered while the trail is not to be had. If they fail, they still have their row.
+        answered while the trail is not to be had. If they fail, they still have their row. A rule
+        exempts only what it leaves out for certain when it succeeds: one that asks for a user, a
+        route, a tenant or another status may be for any request, and the next rule is asked.
         """
         for verdict in self._verdicts:
             if verdict.matcher.may_match(protocol, method, path):
                 rule = verdict.matcher.rule
-                return rule.level, rule
+                if rule.level is not Level.NONE or protocol in verdict.exempt_protocols:
+                    return rule.level, rule
         return self.default, None
 
     def decide(  # noqa: PLR0917  # keywords would cost the hot path 0.1 µs
@@ -204,7 +209,7 @@ class Policy:
 class _Verdict:
     """A rule, ready to be asked, with its two possible answers."""
 
-    __slots__ = ("kept", "matcher", "sample", "sampled_out", "tests")
+    __slots__ = ("exempt_protocols", "kept", "matcher", "sample", "sampled_out", "tests")
 
     def __init__(self, rule: Rule) -> None:
         self.matcher = RuleMatcher(rule)
@@ -212,6 +217,23 @@ class _Verdict:
         self.sample = rule.sample
         self.kept = Decision(rule.level, rule.name, False, rule.low_priority, rule)
         self.sampled_out = Decision(Level.NONE, rule.name, True, rule.low_priority, rule)
+        self.exempt_protocols = _exempt_protocols(rule)
+
+
+def _exempt_protocols(rule: Rule) -> frozenset[int]:
+    """Return the protocols whose requests a rule leaves out for certain when they succeed."""
+    if rule.level is not Level.NONE or rule.routes or rule.users or rule.tenants:
+        return frozenset()
+    if rule.outcomes and str(RequestOutcome.OK) not in rule.outcomes:
+        return frozenset()
+    statuses = statuses_of(rule.statuses)
+    return frozenset(
+        protocol
+        for protocol, success in _SUCCESS.items()
+        # What is for GraphQL alone may begin as any HTTP request.
+        if (not rule.protocols or protocol in rule.protocols)
+        and (not statuses or success in statuses)
+    )
 
 
 def _first_to_ask(
