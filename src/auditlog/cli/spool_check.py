@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from auditlog.postgres.doctor import Finding
-from auditlog.sink.spool.inspection import survey
+from auditlog.sink.spool.inspection import LaneReport, survey
 
 _NAME = "spool"
 
@@ -24,18 +24,21 @@ def check_spool(directory: str | None) -> list[Finding]:
     if not os.path.isdir(directory):
         return [Finding(_NAME, "ok", f"{directory} is made with the first record")]
     try:
-        lanes = survey(directory)
+        return [_judge(directory, survey(directory))]
     except OSError as error:
         return [Finding(_NAME, "failed", f"{directory}: {error.strerror}", "correct the rights")]
+
+
+def _judge(directory: str, lanes: list[LaneReport]) -> Finding:
     left = sum(lane.rows for lane in lanes if not lane.is_alive)
     if left:
         detail = f"{left} rows wait in {directory} whose process is dead"
         remedy = "start a service on that folder, or run auditlog spool ship"
-        return [Finding(_NAME, "warning", detail, remedy)]
+        return Finding(_NAME, "warning", detail, remedy)
     if any(lane.damaged for lane in lanes):
         detail = f"some records in {directory} cannot be read"
-        return [Finding(_NAME, "warning", detail, "look at auditlog spool verify")]
-    return [Finding(_NAME, "ok", f"{directory}, {len(lanes)} lanes in use")]
+        return Finding(_NAME, "warning", detail, "look at auditlog spool verify")
+    return Finding(_NAME, "ok", f"{directory}, {len(lanes)} lanes in use")
 
 
 def _unusable(directory: Path) -> str:
