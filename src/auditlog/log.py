@@ -180,8 +180,10 @@ class AuditLog(ApplicationEvents):
         if runner is None or runner.loop is None:
             return True
         future = asyncio.run_coroutine_threadsafe(self._writer.flush(), runner.loop)
-        done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout)
-        if not done:
+        try:
+            done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout)
+        finally:
+            # Whether time is up or the caller was cancelled: the writer need not hurry any more.
             future.cancel()
         return bool(done) and not future.cancelled() and future.result()
 

@@ -52,7 +52,7 @@ def _options() -> argparse.Namespace:
 
 def _try(case: Case, mode: str, seed: int, postgres: Postgres, failures: list[str]) -> None:
     try:
-        result = tried(case.name, case.fault, postgres, mode, seed, **case.options)
+        result = tried(case.name, case.fault, postgres, mode, seed, reconcile=True, **case.options)
         _note(result, failures, lossless=case.lossless)
     except Exception as error:  # noqa: BLE001  # the other trials are of interest as well
         failures.append(f"{case.name}, {mode}, seed {seed}: {type(error).__name__}: {error}")

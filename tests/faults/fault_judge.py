@@ -78,7 +78,6 @@ def judge(
     *,
     kills: Iterable[float] = (),
     volatile_s: float | None = None,
-    known_gaps: Iterable[str] = (),
     told: Mapping[str, int] | None = None,
 ) -> Verdict:
     """Compare.
@@ -90,7 +89,6 @@ def judge(
         kills: When the service was killed.
         volatile_s: How long before a kill a record may have been written that is gone with it;
             None: not at all, but under `memory` for `IN_MEMORY_S`.
-        known_gaps: Gaps of the same database that were told before, by their `log_id`.
         told: Losses that only a log line tells of, by reason, where nothing else could be written.
     """
     acknowledged = [each for each in requests.values() if each.acknowledged]
@@ -104,7 +102,7 @@ def judge(
     missing = [
         each for each in acknowledged if each.identity not in ended and each.identity not in dead
     ]
-    gaps = _sum(trail.gaps_since(known_gaps), told or {})
+    gaps = _sum(trail.gaps, told or {})
     return Verdict(
         sent=len(requests),
         acknowledged=len(acknowledged),

@@ -129,7 +129,7 @@ def shared(scene: Scene) -> None:
     journal = scene.folder / "journal-2"
     other = dataclasses.replace(scene.service, port=0, kills=[])
     with other, Client(other.port, journal, f"s{scene.seed}0", seed=scene.seed) as client:
-        for service in (scene.service, other, scene.service, other):
+        for service in (scene.service, other):
             scene.proxy.refuse()
             scene.flow(30)
             client.flow(30)

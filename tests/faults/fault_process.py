@@ -110,16 +110,20 @@ class Service:
 
     def ship(self) -> None:
         """Write what is left in the spool by the command that is there for that."""
-        done = subprocess.run(
-            [sys.executable, "-m", "auditlog", "spool", "ship"],
-            env={**os.environ, **self.environment},
+        done = self.command("spool", "ship")
+        # 1: with damage, which it tells, as the trail does.
+        assert done.returncode in {0, 1}, done.stdout + done.stderr
+
+    def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the package's with the service's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "auditlog", *arguments],
+            env={**os.environ, **self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=WAIT_S,
             check=False,
         )
-        # 1: with damage, which it tells, as the trail does.
-        assert done.returncode in {0, 1}, done.stdout + done.stderr
 
     def await_ready(self) -> None:
         """Return when it takes connections."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_client import Client, until
-from fault_disk import small_disk
+from fault_disk import MOUNTED, small_disk
 from fault_journal import Request, read_journal
 from fault_judge import COMMIT, MEMORY, SPOOL, Verdict, judge
 from fault_postgres import Database, Postgres
@@ -19,6 +19,7 @@ from fault_proxy import StageProxy
 from fault_trail import read_trail
 
 MODES = (MEMORY, SPOOL, COMMIT)
+SMALL_BYTES = 300_000
 SLOWEST_S = 20.0
 """No answer takes longer, whatever is the matter: sanity, and no measure."""
 SETTINGS = {
@@ -45,7 +46,8 @@ class Scene:
     proxy: StageProxy
     service: Service
     client: Client
-    known_gaps: tuple[str, ...] = ()
+    limit: str = ""
+    """What limits the disk of the spool, where something does."""
     volatile_s: float | None = None
     """For how long a kill may take records along; None: as the mode has it."""
 
@@ -74,6 +76,8 @@ class Result:
     slowest_s: float
     said: str
     """The end of what the service wrote."""
+    reconcile: str = ""
+    """What `auditlog reconcile` says where it does not find that all is accounted for."""
 
     def check(self, *, lossless: bool = False) -> None:
         """Fail unless every record is accounted for, once, and requests were answered.
@@ -85,6 +89,7 @@ class Result:
         assert self.verdict.acknowledged > 0, f"{name}: nothing was acknowledged\n{self.said}"
         assert self.verdict.good, f"{name}: {self.verdict}\n{self.said}"
         assert not (lossless and self.verdict.missing), f"{name}: {self.verdict}\n{self.said}"
+        assert not self.reconcile, f"{name}: {self.verdict}\n{self.reconcile}"
         assert self.slowest_s < SLOWEST_S, f"{name}: an answer took {self.slowest_s:.1f} s"
 
 
@@ -113,7 +118,7 @@ def staged(
         options: More for the service's command line.
         clock: Can the service's clock be shifted, by the file `clock` in its folder?
         spool: Has it a spool, whatever the mode?
-        disk: Is the spool on a small disk of its own, where one can be mounted?
+        disk: Is the spool on a small disk of its own, or limited where none can be mounted?
         rate: Requests a second.
         user: Gives the user of a request by its number.
         settings: Of the log; None leaves one out.
@@ -125,20 +130,24 @@ def staged(
         StageProxy(database.service_dsn) as proxy,
     ):
         folder = Path(name)
-        if disk:
-            disks.enter_context(small_disk(folder / "spool"))
+        limit = disks.enter_context(small_disk(folder / "spool")) if disk else ""
+        if limit and limit != MOUNTED:
+            settings[limit] = SMALL_BYTES
         environment = environment_of(mode, proxy.dsn, folder, spool=spool, **settings)
         shift = str(folder / "clock") if clock else ""
-        with Service(kind, folder, environment, options, shift) as service:
-            journal = folder / "journal"
-            run = f"s{seed}"
-            client_kind = kind if kind.startswith("grpc") else "asgi"
-            with Client(
-                service.port, journal, run, kind=client_kind, rate=rate, seed=seed, user=user
-            ) as client:
-                client.flow(10)
-                chance = random.Random(seed)  # noqa: S311  # a scenario, not a secret
-                yield Scene(mode, seed, chance, folder, postgres, database, proxy, service, client)
+        journal, run = folder / "journal", f"s{seed}"
+        protocol = kind if kind.startswith("grpc") else "asgi"
+        chance = random.Random(seed)  # noqa: S311  # a scenario, not a secret
+        with (
+            Service(kind, folder, environment, options, shift) as service,
+            Client(
+                service.port, journal, run, kind=protocol, rate=rate, seed=seed, user=user
+            ) as client,
+        ):
+            client.flow(10)
+            yield Scene(
+                mode, seed, chance, folder, postgres, database, proxy, service, client, limit
+            )
 
 
 def conclude(scene: Scene) -> Verdict:
@@ -158,7 +167,6 @@ def verdict_of(scene: Scene) -> Verdict:
         scene.mode,
         kills=scene.service.kills,
         volatile_s=scene.volatile_s,
-        known_gaps=scene.known_gaps,
         # With a spool, a loss at the end is told there.
         told=None if scene.spool.exists() else scene.service.told(),
     )
@@ -189,16 +197,43 @@ def is_spool_empty(scene: Scene) -> bool:
 
 
 def tried(
-    name: str, fault: Fault, postgres: Postgres, mode: str, seed: int, **options: Any
+    name: str,
+    fault: Fault,
+    postgres: Postgres,
+    mode: str,
+    seed: int,
+    *,
+    reconcile: bool = False,
+    **options: Any,
 ) -> Result:
-    """Set a scene, do the fault in it, and judge."""
+    """Set a scene, do the fault in it, and judge.
+
+    Args:
+        name: What it is called in the table.
+        fault: What is done.
+        postgres: For `staged`.
+        mode: Likewise.
+        seed: Likewise.
+        reconcile: Is `auditlog reconcile` asked as well, which has to agree?
+        options: For `staged`.
+    """
     started = time.monotonic()
     with staged(postgres, mode, seed, **options) as scene:
         fault(scene)
         verdict = conclude(scene)
         slowest = max((each.latency_s for each in requests_of(scene).values()), default=0.0)
         said = scene.service.said()
-    return Result(name, mode, seed, verdict, time.monotonic() - started, slowest, said)
+        name += f" ({scene.limit})" if scene.limit else ""
+        objection = reconcile_objects(scene) if reconcile else ""
+    seconds = time.monotonic() - started
+    return Result(name, mode, seed, verdict, seconds, slowest, said, objection)
+
+
+def reconcile_objects(scene: Scene) -> str:
+    """Return what `auditlog reconcile` says, unless it finds that all is accounted for."""
+    # As the owner: the service's role may not read what it writes.
+    done = scene.service.command("reconcile", AUDITLOG_DSN=scene.database.dsn)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def environment_of(

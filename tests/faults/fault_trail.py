@@ -6,7 +6,6 @@ Read with plain SQL, and with none of the code under test.
 import base64
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ _ROWS = """
     WHERE event_type IS NULL OR event_type NOT IN ('audit.start', 'audit.stop', 'audit.gap')
 """
 _GAPS = """
-    SELECT log_id, metadata ->> 'audit.gap.reason', (metadata ->> 'audit.gap.count')::int
+    SELECT metadata ->> 'audit.gap.reason', (metadata ->> 'audit.gap.count')::int
     FROM logstore.logs WHERE event_type = 'audit.gap'
 """
 _HAS_DEAD_LETTERS = "SELECT to_regclass('logstore.dead_letters') IS NOT NULL"
@@ -42,7 +41,6 @@ class Row(NamedTuple):
 class Gap(NamedTuple):
     """A loss that the trail tells of."""
 
-    log_id: str
     reason: str
     count: int
 
@@ -55,11 +53,6 @@ class Trail:
     gaps: list[Gap] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     """The requests whose rows are dead letters."""
-
-    def gaps_since(self, known: Iterable[str]) -> list[Gap]:
-        """Return the gaps that are not among those known before."""
-        before = set(known)
-        return [gap for gap in self.gaps if gap.log_id not in before]
 
 
 def read_trail(dsn: str, spool: Path | None = None) -> Trail:

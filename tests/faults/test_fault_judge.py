@@ -9,7 +9,7 @@ import pytest
 from fault_journal import Journal, Request, read_journal
 from fault_judge import Verdict, judge
 from fault_postgres import Database, Postgres
-from fault_scene import Scene, conclude, requests_of, staged, verdict_of
+from fault_scene import Scene, conclude, reconcile_objects, requests_of, staged, verdict_of
 from fault_trail import Gap, Row, Trail, read_trail
 
 
@@ -114,12 +114,12 @@ def whole(count: int, *stages: str | None) -> list[Row]:
 
 def test_gap_explains_as_many_as_it_counts() -> None:
     sent = requests(10)
-    trail = Trail(whole(7), [Gap("g", "overflow", 3)])
+    trail = Trail(whole(7), [Gap("overflow", 3)])
     assert judge(sent, trail, "memory").good
     assert judge(sent, Trail(whole(6), trail.gaps), "memory").unexplained == 1
     assert judge(sent, Trail(whole(8), trail.gaps), "memory").exaggerated == 1
-    known = judge(sent, trail, "memory", known_gaps=["g"])
-    assert (known.unexplained, known.gaps) == (3, {})
+    told = judge(sent, Trail(whole(7)), "memory", told={"shutdown": 3})
+    assert (told.good, told.gaps) == (True, {"shutdown": 3})
 
 
 def test_dead_letter_explains_its_own_request_only() -> None:
@@ -172,6 +172,16 @@ def test_refused_request_is_not_acknowledged() -> None:
 )
 def test_every_charge_condemns(change: Callable[[Verdict], Verdict]) -> None:
     assert not change(Verdict(1, 1, 0, 1)).good
+
+
+def test_reconcile_agrees(scene: Scene) -> None:
+    """With the judge, on a whole trail and on one that lacks a row."""
+    assert reconcile_objects(scene) == ""
+    database = scene.database
+    database.execute(SAVED)
+    maintain(database, "DELETE FROM logstore.logs WHERE log_id IN (SELECT log_id FROM saved)")
+    assert "Unaccounted for: 3 records" in reconcile_objects(scene)
+    database.execute(BACK)
 
 
 def test_requests_are_read_from_the_disk(scene: Scene) -> None:

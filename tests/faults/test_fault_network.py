@@ -22,9 +22,7 @@ def test_end_of_a_connection_at_every_stage(harm: Harm, mode: str, postgres: Pos
     tried(f"{harm.value} at every stage", fault, postgres, mode, seed=1).check(lossless=True)
 
 
-@pytest.mark.parametrize(
-    "stage", [Stage.CONNECT, Stage.LEDGER, Stage.COPY_DATA, Stage.COPIED, Stage.COMMITTED]
-)
+@pytest.mark.parametrize("stage", [Stage.COPY_DATA, Stage.COPIED, Stage.COMMITTED])
 def test_half_open_connection(stage: Stage, postgres: Postgres) -> None:
     """Neither side hears of the other's end, as behind a firewall that has forgotten them."""
     fault = faults.harmed(stage, Harm.HALF_OPEN)

@@ -14,7 +14,7 @@ from typing import Any
 import fault_on_records as faults
 import pytest
 from fault_postgres import Database, Postgres
-from fault_scene import MODES, tried
+from fault_scene import tried
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -55,14 +55,14 @@ records = st.sampled_from(KINDS).flatmap(
 
 def test_hostile_records_are_stored_or_buried(postgres: Postgres, tmp_path: Path) -> None:
     with postgres.database() as database, database.refusing(REFUSED):
-        sent, kept = road(database, tmp_path, 300, seed_=1)
+        sent, kept = road(database, tmp_path, 250, seed_=1)
         assert len(sent) >= 200
         assert sorted(kept) == sorted(sent)
         assert database.fetch("SELECT count(*) > 20 FROM logstore.dead_letters") == [(True,)]
         assert database.fetch(REDUCED) == [(True,)]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["memory", "commit"])
 def test_refused_rows_are_reduced_or_buried(mode: str, postgres: Postgres) -> None:
     """One in ten, by turns, while connections are cut."""
     fault = faults.refused_and_cut

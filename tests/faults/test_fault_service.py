@@ -25,7 +25,7 @@ def test_kill_while_replaying(postgres: Postgres) -> None:
     tried("kill -9 while replaying", faults.killed_while_replaying, postgres, "spool", 1).check()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["memory", "commit"])
 def test_stop_while_draining_takes_its_time(mode: str, postgres: Postgres) -> None:
     tried("SIGTERM", faults.stopped_while_locked, postgres, mode, seed=1).check()
 
@@ -44,8 +44,7 @@ def test_clock_that_jumps(postgres: Postgres) -> None:
     ("kind", "options", "mode"),
     [
         ("gunicorn", "--preload --max-requests 60", "spool"),
-        ("gunicorn", "", "commit"),
-        ("workers", "", "memory"),
+        ("workers", "", "commit"),
     ],
 )
 def test_worker_is_killed(kind: str, options: str, mode: str, postgres: Postgres) -> None:

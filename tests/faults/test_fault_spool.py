@@ -8,9 +8,7 @@ from fault_scene import tried
 TINY = {"max_queued_rows": 100}
 
 
-@pytest.mark.parametrize(
-    ("overflow", "answers"), [("drop_low_priority", 300), ("drop_newest", 300), ("block", 150)]
-)
+@pytest.mark.parametrize(("overflow", "answers"), [("drop_low_priority", 300), ("block", 120)])
 def test_queue_that_is_full(overflow: str, answers: int, postgres: Postgres) -> None:
     settings = {**TINY, "on_overflow": overflow, "block_timeout_s": 0.1}
     fault = faults.outage(answers)

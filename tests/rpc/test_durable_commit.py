@@ -15,6 +15,7 @@ from rpc_steps import ARRIVED, abort, arrive, drain, fail, say, say_skip, send, 
 from rpc_trail import WAIT_S, metadata
 
 from auditlog.capture.rpc.durable import ANSWER_WITHHELD, NOT_CARRIED_OUT
+from auditlog.capture.rpc.finishing import AT_ONCE
 
 OK, CANCELLED, UNKNOWN, DEADLINE, NOT_FOUND, UNIMPLEMENTED, UNAVAILABLE = 0, 1, 2, 4, 5, 12, 14
 PUSHBACK = "grpc-retry-pushback-ms"
@@ -283,6 +284,26 @@ def test_many_at_once(rpc_server: str) -> None:
     assert found == Counter(
         {(request_id, stage): 1 for request_id in calls for stage in ("received", "complete")}
     )
+
+
+def test_patience_ends_while_a_row_is_being_committed() -> None:
+    """Of the thread that looks after RPCs whose client has left: the row is made once."""
+    with strict_scene("threaded", drain, send("a"), arrive) as strict:
+        client = strict.client()
+        held = strict.trail.held()
+        event = ARRIVED[client.request_id]
+        event.set = _both(event.set, held.__enter__)  # type: ignore[method-assign]
+        call = client.begin(method_of("uu", "sync"), "uu")
+        for _ in range(2):
+            assert strict.trail.waiting.acquire(timeout=WAIT_S)
+        call.cancel()
+        strict.ours.call("/grpc.health.v1.Health/Check")
+        AT_ONCE.finish_all()
+        assert strict.trail.stages_of(client.request_id) == ["received", "complete"]
+        held.__exit__(None, None, None)
+        strict.trail.wait_for_stage(client.request_id, "late")
+
+    assert strict.trail.stages_of(client.request_id) == ["received", "complete", "late"]
 
 
 def test_wait_has_an_end(rpc_server: str) -> None:

@@ -127,7 +127,7 @@ def test_callables_are_asked_while_the_call_lives(
     asked: list[Any] = []
 
     def user_id(context: Any) -> str | None:
-        asked.append(dict(context.invocation_metadata())["x-request-id"])
+        asked.append(context and dict(context.invocation_metadata())["x-request-id"])
         return "7" if len(asked) > 1 else None
 
     steps = {"returns": send("a"), "aborts": abort(grpc.StatusCode.NOT_FOUND, "gone")}[ends]

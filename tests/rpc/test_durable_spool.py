@@ -31,7 +31,8 @@ ENDS: dict[str, tuple[Any, int]] = {
 }
 # How long an answer that was sent too early has to show.
 GRACE_S = 0.05
-REPEATED = 50
+# More than a client takes in that does not read.
+LARGE = 3_000_000
 SYNCED = settings_of("spool", spool_fsync="always")
 
 every = pytest.mark.parametrize(("name", "kind", "shape"), KINDS_AND_SHAPES)
@@ -247,15 +248,21 @@ def test_nothing_is_kept_of_what_is_over(rpc_server: str, settings: Settings) ->
 
 
 @pytest.mark.parametrize("durability", STRICT)
-def test_row_has_the_last_message_of_a_thread(durability: str) -> None:
-    """An asyncio server still has some in its queue when a generator in a thread has ended."""
-    steps = (drain, send("a"), send("b"), send("c"))
+def test_row_waits_for_what_a_thread_has_yielded(durability: str) -> None:
+    """An asyncio server has some in its queue when the thread is done and the client is slow."""
+    steps = (drain, send("x" * LARGE), send("x" * LARGE), arrive)
     with strict_scene("aio", *steps, durability=durability) as strict:
-        for _ in range(REPEATED):
-            client = strict.client()
-            assert len(client.call(method_of("us", "sync"), "us").messages) == 3
-            row = strict.trail.wait_for_stage(client.request_id, "complete")
-            assert metadata(row)["audit.messages_out"] == 3
+        client = strict.client()
+        call = client.begin(method_of("us", "sync"), "us")
+        assert ARRIVED[client.request_id].wait(WAIT_S)
+        assert not threading.Event().wait(GRACE_S)
+        assert "complete" not in strict.trail.stages_of(client.request_id)
+        seen = look(call, streams=True)
+        row = strict.trail.wait_for_stage(client.request_id, "complete")
+
+    assert (seen.code, len(seen.messages)) == (OK, 2)
+    assert metadata(row)["audit.messages_out"] == 2
+    assert metadata(row)["audit.bytes_out"] == sum(map(len, seen.messages))
 
 
 def _living_exchanges() -> int:

@@ -112,7 +112,76 @@ async def test_exempt_request_waits_for_nothing() -> None:
     assert sink.events[2:] == ["start", "body", "row"]
 
 
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"users": ("svc-*",)},
+        {"tenants": ("test",)},
+        {"routes": ("**/__schema",), "protocols": (3,)},
+        {"protocols": (3,)},
+        {"statuses": ("404",)},
+        {"outcomes": ("client_disconnect",)},
+        {"paths": ("/orders/**",), "routes": ("/orders/mine",)},
+    ],
+    ids=["users", "tenants", "introspection", "protocol", "status", "outcome", "route"],
+)
+async def test_rule_that_may_be_for_any_request_exempts_none(conditions: Any) -> None:
+    """It leaves out a few, and which these are is told by the answer."""
+    policy = Policy([Rule(name="left out", level=Level.NONE, **conditions)])
+    sink = commit(False)
+    run = await sink.run(script(START, END), http_scope(), policy=policy)
+
+    assert sink.stages() == ["received", "complete"]
+    assert run.sent[0]["status"] == 503
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [{}, {"methods": ("GET",), "statuses": ("2xx",)}, {"protocols": (1,), "outcomes": ("ok",)}],
+    ids=["all", "status", "outcome"],
+)
+async def test_rule_that_leaves_out_all_that_succeeds_exempts_it(conditions: Any) -> None:
+    """There would be no row to wait for."""
+    policy = Policy([Rule(name="left out", level=Level.NONE, **conditions)])
+    sink = commit(False)
+    run = await sink.run(script(START, END), http_scope(), policy=policy)
+
+    assert (run.sent, sink.records) == ([START, END], [])
+
+
 # Of a request that cannot be announced.
+
+
+@pytest.mark.parametrize(
+    ("durability", "scope", "statuses"),
+    [
+        ("commit", http_scope(), [503]),
+        ("commit", http_scope(method="HEAD"), [503]),
+        ("commit", websocket_scope(extensions=REFUSING), [503]),
+        ("commit", websocket_scope(), [1013]),
+        ("memory", http_scope(), [200]),
+    ],
+)
+async def test_request_that_cannot_be_read_is_not_served_without_a_row(
+    durability: str, scope: Any, statuses: list[int]
+) -> None:
+    """A policy of the application's own, for one, may raise; other modes serve it, and count."""
+    sink = OrderedSink(durability=durability)
+
+    class Broken(Policy):
+        def wants_body(self, *_: Any) -> Any:
+            raise ZeroDivisionError
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = AuditMiddleware(script(START, END), audit=sink, policy=Broken())
+    await app(scope, None, send)  # type: ignore[arg-type]  # nothing comes in
+
+    assert [type(error) for error in sink.errors] == [ZeroDivisionError]
+    assert [each.get("status", each.get("code")) for each in sent[:1]] == statuses
 
 
 async def test_request_that_cannot_be_announced_is_refused() -> None:
@@ -406,7 +475,64 @@ async def test_answer_whose_wait_was_cancelled_never_goes_out() -> None:
     run = await sink.run(app, http_scope())
 
     assert (run.sent, run.error) == ([], None)
-    assert sink.stages() == ["received", "complete"]
+    assert sink.stages() == ["received", "complete", "late"]
+    late = sink.row("late")
+    assert metadata_of(late)["audit.refused"] is True
+    assert (late.response_status, metadata_of(late)["audit.status_source"]) == (500, "derived")
+
+
+async def test_head_that_is_held_back_goes_as_it_was_sent() -> None:
+    """What an application does to it in the belief that it is at the client has no effect."""
+    message = start(headers=[(b"a", b"1")])
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(message)
+        message["status"] = 500
+        message["headers"].append((b"b", b"2"))
+        await send(END)
+
+    run = await commit().run(app, http_scope())
+
+    assert run.sent == [start(headers=[(b"a", b"1")]), END]
+
+
+async def test_head_that_goes_on_its_own_goes_as_it_was_sent() -> None:
+    """By the timer, likewise."""
+    message, at_client = start(headers=[(b"a", b"1")]), asyncio.Event()
+    sink = commit()
+    sink.passed = lambda _: at_client.set()  # type: ignore[method-assign]  # the server
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(message)
+        message["headers"].clear()
+        await at_client.wait()
+        await send(END)
+
+    run = await sink.run(app, http_scope())
+
+    assert run.sent == [start(headers=[(b"a", b"1")]), END]
+
+
+async def test_head_on_its_way_ends_with_the_application() -> None:
+    """A client that reads nothing holds up no task for ever."""
+    taken, ended, sink = asyncio.Event(), asyncio.Event(), commit()
+
+    async def send(_message: Any) -> None:
+        taken.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(START)
+        await taken.wait()
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await AuditMiddleware(app, audit=sink)(http_scope(), None, send)  # type: ignore[arg-type]
+
+    await asyncio.wait_for(ended.wait(), 5)
 
 
 async def test_head_is_not_held_back_for_ever() -> None:

@@ -224,6 +224,26 @@ async def test_operations_of_a_request_are_not_submitted_twice() -> None:
     assert metadata_of(sink.row("late"))[EXCHANGE] == first.log_id
 
 
+async def test_operation_that_cannot_be_read_ends_what_was_received() -> None:
+    """A received row without an end looks like a crash."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        operation = running.begin("{ a }", None, None, None)
+        assert operation is not None
+        operation.look = lambda: 1 / 0  # type: ignore[assignment,return-value]  # broken
+        running.leave(operation)
+        await send(START)
+        await send(body(b"{}"))
+
+    sink = OrderedSink(durability="commit")
+    await sink.run(app, http_scope(method="POST"))
+    complete = metadata_of(sink.row("complete"))
+
+    assert sink.stages() == ["received", "complete"]
+    assert complete[EXCHANGE] == sink.row("received").log_id
+    assert complete["audit.capture_error"] == "ZeroDivisionError"
+
+
 async def test_operation_after_the_close_of_its_websocket_has_its_row() -> None:
     """Begun by a task of the connection when that has its own already."""
 

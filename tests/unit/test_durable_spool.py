@@ -58,6 +58,30 @@ LAST: dict[str, tuple[dict[str, Any], list[Any], int]] = {
         [start(trailers=True), END, {**TRAILER, "more_trailers": True}, TRAILER],
         3,
     ),
+    "trailers after its length": (
+        http_scope(extensions=TRAILERS),
+        [start(trailers=True, headers=[THREE]), body(b"abc", more_body=True), END, TRAILER],
+        1,
+    ),
+    "head with trailers": (
+        http_scope(method="HEAD", extensions=TRAILERS),
+        [start(trailers=True), END, TRAILER],
+        0,
+    ),
+    "file that fills it": (
+        http_scope(),
+        [start(headers=[THREE]), *[{**COPY, "count": 1, "more_body": True}] * 3, END],
+        3,
+    ),
+    "file of any size": (
+        http_scope(),
+        [
+            start(headers=[THREE]),
+            {"type": COPY["type"], "file": 3, "more_body": True},
+            END,
+        ],
+        1,
+    ),
     "file by its path": (http_scope(), [START, PATH], 1),
     "file by its number": (http_scope(), [START, {**COPY, "more_body": True}, COPY], 2),
     "websocket": (websocket_scope(), [ACCEPT, CLOSE], 1),
@@ -129,6 +153,35 @@ async def test_answer_without_an_end_has_its_row_at_the_end(
     assert sink.events == events
     assert metadata_of(sink.row("row"))["audit.outcome"] == outcome
     assert run.error is next((step for step in steps if isinstance(step, BaseException)), None)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["head sent", "nothing sent"])
+@pytest.mark.parametrize("error", [RuntimeError(), None])
+async def test_fsync_always_is_waited_for_where_others_answer(
+    error: Exception | None, held: bool
+) -> None:
+    """An outer layer or the server: its answer is one that is on the disk as well."""
+    steps = [*([START] if held else []), *([] if error is None else [error])]
+    sink = spool(spool_fsync="always")
+    run = await sink.run(script(*steps), http_scope())
+
+    assert sink.events[-2:] == ["row", DURABLE]
+    assert sink.stages() == ["row"]
+    assert run.error is error
+
+
+async def test_head_request_stays_one_whatever_the_application_makes_of_it() -> None:
+    """Its client has the whole answer with the head."""
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        scope["method"] = "GET"
+        await send(START)
+        await send(END)
+
+    sink = spool()
+    await sink.run(app, http_scope(method="HEAD"))
+
+    assert sink.events == ["row", "start", "body"]
 
 
 async def test_received_row_is_made_first_where_a_rule_asks_for_it() -> None:

@@ -11,6 +11,7 @@ from auditlog.sink.faults import (
     RowError,
     bad_row,
     classify,
+    entering_ledger,
     note_copying,
     remedy,
     sqlstate_of,
@@ -68,7 +69,15 @@ def copy_error(context: str, table: int | None = 0) -> psycopg.Error:
         ("22P03", CONFIGURATION),  # a column of another type
         ("22P04", CONFIGURATION),
         ("23502", CONFIGURATION),  # a column added as NOT NULL
-        ("23514", CONFIGURATION),  # without the name of a constraint: no partition
+        ("23514", DATA),
+        ("20000", DATA),  # a CASE of a trigger's that has no branch
+        ("27000", DATA),
+        ("ACME1", DATA),  # whatever a trigger calls it
+        ("25P03", RETRY),  # idle in a transaction for too long
+        ("25P04", RETRY),  # a transaction too long
+        ("57P05", RETRY),  # idle for too long
+        ("72000", RETRY),
+        ("HV00N", RETRY),  # what a trigger writes to is elsewhere, and away
         ("0A000", CONFIGURATION),
         ("28P01", CONFIGURATION),
         ("3D000", CONFIGURATION),
@@ -149,10 +158,27 @@ def test_own_errors_bring_their_remedy(kind: type[AuditLogError]) -> None:
     assert remedy(error) == "pip install 'auditlog-postgres[embedded]'"
 
 
+def test_lack_of_a_partition_is_the_schemas() -> None:
+    """A CHECK that is violated has a name, and a trigger that raises the code has no table."""
+    assert classify(error_of("23514", table_name="logs")) is CONFIGURATION
+    assert classify(error_of("23514", table_name="logs", constraint_name="theirs")) is DATA
+
+
+def test_only_our_ledger_is_the_ledger() -> None:
+    """By its constraints, or because it was being written."""
+    assert classify(error_of("23505", schema_name="logstore", table_name="batches")) is CONFIGURATION
+    assert classify(error_of("23505", schema_name="public", table_name="batches")) is DATA
+    with pytest.raises(psycopg.Error) as caught, entering_ledger():
+        raise error_of("P0001")
+    assert classify(caught.value) is CONFIGURATION
+    assert "logstore.batches" in remedy(caught.value)
+
+
 def test_null_in_a_column_of_ours_is_a_rows_fault() -> None:
     """And in one that somebody has added it is the schema's."""
     assert classify(error_of("23502", column_name="user_id")) is DATA
     assert classify(error_of("23502", column_name="theirs")) is CONFIGURATION
+    assert classify(error_of("23502", column_name="theirs", schema_name="public")) is DATA
 
 
 @pytest.mark.parametrize("code", ["08P01", "58000", "XX000", "XXUUU"])

@@ -15,7 +15,7 @@ from auditlog.capture.shared import Capture, Identify
 from auditlog.capture.web.asgi_types import ASGIApp, Receive, Scope, Send
 from auditlog.capture.web.http import HttpExchange
 from auditlog.capture.web.lifespan import pass_lifespan
-from auditlog.capture.web.serving import serving
+from auditlog.capture.web.serving import refuse_unread, serving
 from auditlog.capture.web.websocket import WebSocketExchange
 
 # The scope key that keeps a middleware that is installed twice from recording twice.
@@ -78,7 +78,10 @@ class AuditMiddleware:
             exchange = make(self._capture, scope, receive, send)
         except Exception as error:  # noqa: BLE001  # a scope that is not what it should be
             self.audit.lose(error)
-            await self.app(scope, receive, send)
+            if self.audit.settings.durability == "commit":
+                await refuse_unread(scope, send, self.audit.settings)
+            else:
+                await self.app(scope, receive, send)
             return
         scope[_SEEN] = True
         outer = current.get()

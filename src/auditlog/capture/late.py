@@ -49,7 +49,7 @@ def late_row(
         error: What left the application; its type is noted in the request.
     """
     after = said(request)
-    if not _differs(before, after):
+    if not differs(before, after):
         return None
     outcome = _outcome(request, before, error)
     identity = request.identity()
@@ -76,9 +76,9 @@ def _row(  # noqa: PLR0917  # each by its name
     identity: Identity,
     decision: Decision,
 ) -> LogRecord:
-    news = [new if _differs(old, new) else None for old, new in zip(before, after, strict=True)]
+    news = [new if differs(old, new) else None for old, new in zip(before, after, strict=True)]
     message, level = news[_MESSAGE], news[_LEVEL]
-    names_another = any(_differs(before[index], after[index]) for index in (_TYPE, _ID))
+    names_another = any(differs(before[index], after[index]) for index in (_TYPE, _ID))
     aggregate_type, aggregate_id = (after[_TYPE], after[_ID]) if names_another else (None, None)
     user_id, resource_owner, instance_id = identity
     low_priority = decision.low_priority
@@ -121,7 +121,7 @@ def _metadata(
         own["audit.rule"] = decision.rule
     if request.error_type is not None:
         own["error.type"] = request.error_type
-    news = {key: value for key, value in after.items() if _differs(before.get(key, _ABSENT), value)}
+    news = {key: value for key, value in after.items() if differs(before.get(key, _ABSENT), value)}
     # Ours first and last, as in the request's own row; and that it was refused is ours to say.
     news.pop("audit.refused", None)
     return {**own, **request.capture.redactor.json(news), **own} if news else own
@@ -135,7 +135,8 @@ def _outcome(request: InFlight, before: tuple[Any, ...], error: BaseException | 
     return SERVER_ERROR if isinstance(error, Exception) else CANCELLED
 
 
-def _differs(old: Any, new: Any) -> bool:
+def differs(old: Any, new: Any) -> bool:
+    """Compare what an application made; True where it cannot be compared."""
     try:
         return bool(old != new)
     except Exception:  # noqa: BLE001  # what applications put there compares itself as it likes

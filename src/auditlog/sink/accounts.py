@@ -60,7 +60,10 @@ class Accounts:
 
     def _lose(self, gap: Gap, *, is_own: bool = True) -> None:
         if is_own:
-            self.dropped[gap.reason] = self.dropped.get(gap.reason, 0) + gap.count
+            # Without a call between reading and writing, at which a signal handler may lose one.
+            if gap.reason not in self.dropped:
+                self.dropped[gap.reason] = 0
+            self.dropped[gap.reason] += gap.count
         if not self.gaps:
             self.gaps_since = time.monotonic()
         self.gaps.add(gap)

@@ -60,7 +60,7 @@ class Buffer:
         self._spill = spill
         self._lock = accounts.lock
         # By table, and within each by priority: high first.
-        self._queues: list[tuple[deque[bytes], deque[bytes]]] = [(deque(), deque()) for _ in TABLES]
+        self._queues = _queues()
         self._queued = 0
         self._queued_bytes = 0
         self._in_flight = 0
@@ -74,7 +74,7 @@ class Buffer:
         # By the identity of the tuple, which is one object from `put` to `settle`.
         self._tickets: dict[int, Ticket] = {}
         self._is_urgent = False
-        self._room_wanted: list[Ticket] = []
+        self._room_wanted: set[Ticket] = set()
 
     def put(
         self, table: int, row: bytes, low_priority: bool, ticket: Ticket | None = None
@@ -92,6 +92,10 @@ class Buffer:
             self._accounts.submitted += 1
             if self._rows_left <= 0 or self._bytes_left < size:
                 lost = self._make_room(table, row, low_priority=low_priority)
+                if lost is SPILLED and ticket is not None:
+                    # Who waits here waits for the database, and not for the disk.
+                    ticket.expect()
+                    ticket.settle(durable=False)
                 if lost is SPILLED or (lost and lost[-1] is row):
                     return lost
             if ticket is not None:
@@ -125,7 +129,6 @@ class Buffer:
         with self._lock:
             if not self._queued:
                 return None
-            self._is_urgent = False
             factor = min(max(1, self._queued // self._batch_rows), BACKLOG_FACTOR)
             limit_rows, limit_bytes = self._batch_rows * factor, self._batch_bytes * factor
             batch = Batch([[] for _ in TABLES], self)
@@ -195,8 +198,13 @@ class Buffer:
                 return None
             ticket = Ticket()
             ticket.expect()
-            self._room_wanted.append(ticket)
+            self._room_wanted.add(ticket)
             return ticket
+
+    def no_longer_ask(self, ticket: Ticket) -> None:
+        """Forget who has waited for room: where rows never leave, nothing else would."""
+        with self._lock:
+            self._room_wanted.discard(ticket)
 
     def seconds_until_due(self) -> float | None:
         """How long the next batch may still wait; 0 when it is full or old, None when empty."""
@@ -252,37 +260,41 @@ class Buffer:
 
     def _evict(self, size: int) -> list[bytes]:
         """Take out as many unimportant rows as make room; none, if all of them would not."""
-        rows_left, bytes_left = self._rows_left, self._bytes_left
-        counts = []
-        for _, low in self._queues:
-            count = 0
-            for victim in low:
-                if rows_left > 0 and bytes_left >= size:
-                    break
-                count += 1
-                rows_left += 1
-                bytes_left += len(victim)
-            counts.append(count)
-        if bytes_left < size:
+        victims: list[tuple[int, bytes]] = []
+        for table, (_, low) in enumerate(self._queues):
+            while low and (self._rows_left <= 0 or self._bytes_left < size):
+                victim = low.popleft()
+                victims.append((table, victim))
+                self._leave_queue(1, len(victim))
+        if self._bytes_left < size:
+            for table, victim in reversed(victims):
+                self._queues[table][True].appendleft(victim)
+                self._leave_queue(-1, -len(victim))
             return []
-        lost = []
-        for table, count in enumerate(counts):
-            low = self._queues[table][True]
-            for _ in range(count):
-                lost.append(victim := low.popleft())
-                self._accounts.lose(LossReason.OVERFLOW, table, victim)
+        for table, victim in victims:
+            self._accounts.lose(LossReason.OVERFLOW, table, victim)
+        lost = [victim for _, victim in victims]
         self._refuse(lost)
-        self._queued -= rows_left - self._rows_left
-        self._queued_bytes -= bytes_left - self._bytes_left
-        self._rows_left, self._bytes_left = rows_left, bytes_left
         return lost
 
+    def _leave_queue(self, rows: int, size: int) -> None:
+        self._queued -= rows
+        self._queued_bytes -= size
+        self._rows_left += rows
+        self._bytes_left += size
+
     def _take_all(self, batch: Batch) -> None:
-        for queues, taken in zip(self._queues, batch.rows, strict=True):
-            for queue in queues:
+        # A signal handler may put a row at any call: it has to find these queues, or the others.
+        fresh = _queues()
+        queues, self._queues = self._queues, fresh
+        rows, self._queued = self._queued, 0
+        size, self._queued_bytes = self._queued_bytes, 0
+        self._is_urgent = False
+        self._in_flight += rows
+        self._in_flight_bytes += size
+        for of_table, taken in zip(queues, batch.rows, strict=True):
+            for queue in of_table:
                 taken.extend(queue)
-                queue.clear()
-        self._move_to_flight(self._queued, self._queued_bytes)
 
     def _move_to_flight(self, rows: int, size: int) -> None:
         self._queued -= rows
@@ -300,7 +312,7 @@ class Buffer:
         self._in_flight_bytes -= size
         self._rows_left += rows
         self._bytes_left += size
-        wanted, self._room_wanted = self._room_wanted, []
+        wanted, self._room_wanted = self._room_wanted, set()
         for ticket in wanted:
             ticket.settle(durable=True)
 
@@ -320,3 +332,7 @@ class Buffer:
                 ticket = self._tickets.pop(id(row), None)
                 if ticket is not None:
                     ticket.settle(durable=False)
+
+
+def _queues() -> list[tuple[deque[bytes], deque[bytes]]]:
+    return [(deque(), deque()) for _ in TABLES]

@@ -88,7 +88,11 @@ class Chain:
             waiting=self.buffer.pending if settings.durability == "commit" else None,
         )
         self.durability = Durability(
-            settings, self.accounts, lambda: self.writer.committed_at, reporter
+            settings,
+            self.accounts,
+            committed_at=lambda: self.writer.committed_at,
+            hurry=self.writer.hurry,
+            reporter=reporter,
         )
         self.room = Room(settings, self.buffer, self._is_spilling)
         self.put = self._put_of(settings, spooled)
@@ -104,14 +108,19 @@ class Chain:
         lost_at = self.accounts.lost_at
         if lost_at is not None and time.monotonic() - lost_at < LOSS_IN_SIGHT_S:
             return Health(HealthStatus.DEGRADED, "rows were lost just now", _LOST)
-        if self.spool is not None and self.spool.failing:
-            return Health(HealthStatus.DEGRADED, f"the spool fails: {self.spool.failing}", _SPOOL)
+        failing = self.spool and (self.spool.failing or self.spool.unreadable)
+        if failing:
+            return Health(HealthStatus.DEGRADED, f"the spool fails: {failing}", _SPOOL)
         return None
 
     def is_empty(self) -> bool:
-        """Tell whether nothing waits to be written, in memory or in this process's spool."""
-        stats = self.buffer.snapshot()
-        return not stats.pending and (self.spool is None or not self.spool.pending_rows)
+        """Tell whether nothing waits to be written, in memory or in this process's spool.
+
+        Nor the last words of a life, which an exit without a close has to write.
+        """
+        if self.buffer.snapshot().pending or self.own.has_last_words:
+            return False
+        return self.spool is None or not self.spool.pending_rows
 
     def give_up(self) -> int:
         """Leave to the spool what will not be written any more; return how many rows are lost."""

@@ -32,6 +32,7 @@ from auditlog.sink.faults import (
     RowError,
     bad_row,
     classify,
+    entering_ledger,
     note_copying,
 )
 from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
@@ -155,7 +156,8 @@ class CopyTarget:
     async def _copy(self, cursor: Cursor, batch: Batch, streams: list[bytes]) -> None:
         added = list(map(len, batch.rows))
         entry = ledger_row(batch.batch_id, self._writer, batch.rows, streams, added)
-        await cursor.execute(LEDGER, entry)
+        with entering_ledger():
+            await cursor.execute(LEDGER, entry)
         if cursor.rowcount == 0:
             return
         for number, (table, stream) in enumerate(zip(TABLES, streams, strict=True)):
@@ -177,7 +179,8 @@ class CopyTarget:
         await cursor.execute(LOCK_LEDGER)
         added = [await _add(cursor, table, rows) for table, rows in enumerate(batch.rows)]
         entry = ledger_row(batch.batch_id, self._writer, batch.rows, streams, added)
-        await cursor.execute(LEDGER, entry)
+        with entering_ledger():
+            await cursor.execute(LEDGER, entry)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Cursor]:

@@ -5,6 +5,8 @@ characters. A failure without a code is the network's, or a server's that died m
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 from psycopg import DataError, Error
@@ -22,10 +24,14 @@ class Fault(Enum):
     CONFIGURATION = "schema, rights or credentials: tell somebody, and look again now and then"
 
 
-# A duplicate (23505) is one row's fault as well, and so is what a trigger or a rule of the
-# operator's raises on it (P0, 44, 2F, 38, 39): waiting would hold up every row behind it.
-_DATA_CLASSES = frozenset({"21", "22", "23", "2F", "38", "39", "44", "54", "P0"})
+_PASSING_CLASSES = frozenset(
+    {"", "08", "25", "26", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX"}
+)
 _CONFIGURATION_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
+# All other classes are one row's fault: a duplicate (23505), and what a trigger of the operator's
+# raises on it, under a code of PostgreSQL's (20, 27, 38, P0) or one that it has made up. Waiting
+# would hold up every row behind it.
+#
 # Every row is refused when a column was added as NOT NULL (23502) or has another type (22P03,
 # 22P04): split down to single rows, all of them would be given up.
 _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
@@ -42,6 +48,7 @@ _COPY_LINE = re.compile(
     r"[,、] ?[^\W\d]* ?(\d{1,9})[^,、\d\"]*(?:[,、][^,、\"]*)?"
 )
 _COPYING = "auditlog: while copying into "
+_ENTERING = "auditlog: while writing the ledger"
 
 _LEDGER_REMEDY = (
     "the ledger logstore.batches refuses the batch, as when its sequence was not carried over to"
@@ -72,16 +79,16 @@ def classify(error: BaseException) -> Fault:
     sqlstate = sqlstate_of(error)
     if isinstance(error, AuditLogError) or sqlstate == BAD_DSN:
         return Fault.CONFIGURATION
-    if isinstance(error, RowError) or (sqlstate == _NOT_NULL and _is_of_our_column(error)):
+    if isinstance(error, RowError) or (sqlstate == _NOT_NULL and _is_null_of_row(error)):
         return Fault.DATA
+    if sqlstate[:2] in _PASSING_CLASSES:
+        return Fault.RETRY
     if sqlstate in _SCHEMA_CODES or sqlstate[:2] in _CONFIGURATION_CLASSES:
         return Fault.CONFIGURATION
-    if _lacks_partition(error):
+    # No row is to blame for what happens in the ledger.
+    if _lacks_partition(error) or _is_of_ledger(error):
         return Fault.CONFIGURATION
-    if sqlstate[:2] in _DATA_CLASSES:
-        # No row is to blame for what happens in the ledger.
-        return Fault.CONFIGURATION if _is_of_ledger(error) else Fault.DATA
-    return Fault.RETRY
+    return Fault.DATA
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -92,6 +99,16 @@ def sqlstate_of(error: BaseException) -> str:
 def note_copying(error: BaseException, table: int) -> None:
     """Note on an error which table was written: its context may name a partition."""
     error.add_note(f"{_COPYING}{TABLES[table].qualified_name}")
+
+
+@contextmanager
+def entering_ledger() -> Iterator[None]:
+    """Note on an error that it is of the ledger, which its fields tell of constraints only."""
+    try:
+        yield
+    except Error as error:
+        error.add_note(_ENTERING)
+        raise
 
 
 def bad_row(error: BaseException) -> tuple[int, int] | None:
@@ -121,7 +138,7 @@ def remedy(error: BaseException) -> str:
     if isinstance(error, AuditLogError):
         return str(error)
     sqlstate = sqlstate_of(error)
-    if sqlstate[:2] in _DATA_CLASSES and _is_of_ledger(error):
+    if sqlstate[:2] not in _PASSING_CLASSES | _CONFIGURATION_CLASSES and _is_of_ledger(error):
         return _LEDGER_REMEDY
     if _lacks_partition(error):
         return "the table has no partition for the rows' date: create it"
@@ -135,17 +152,25 @@ def remedy(error: BaseException) -> str:
 
 
 def _lacks_partition(error: BaseException) -> bool:
-    """A CHECK that is violated has a name; the bounds of partitions that do not exist have none."""
-    return (
-        isinstance(error, Error)
-        and sqlstate_of(error) == _NO_PARTITION
-        and error.diag.constraint_name is None
+    """A CHECK that is violated has a name; the bounds of partitions that do not exist have none.
+
+    What a trigger raises under that code names no table either.
+    """
+    if not isinstance(error, Error) or sqlstate_of(error) != _NO_PARTITION:
+        return False
+    is_hidden = error.sqlstate != _NO_PARTITION
+    return error.diag.constraint_name is None and (is_hidden or error.diag.table_name is not None)
+
+
+def _is_null_of_row(error: BaseException) -> bool:
+    """Tell whether a row has the null: no row of ours has a value for a column of the operator's.
+
+    In a table of the operator's it is a trigger's, and comes from the row.
+    """
+    return isinstance(error, Error) and (
+        error.diag.column_name in _OUR_COLUMNS
+        or error.diag.schema_name not in {None, BATCHES.schema}
     )
-
-
-def _is_of_our_column(error: BaseException) -> bool:
-    """Others are the operator's: no row that we write has a value for them."""
-    return isinstance(error, Error) and error.diag.column_name in _OUR_COLUMNS
 
 
 def _table_noted(error: BaseException) -> int | None:
@@ -157,4 +182,7 @@ def _table_noted(error: BaseException) -> int | None:
 
 
 def _is_of_ledger(error: BaseException) -> bool:
-    return isinstance(error, Error) and error.diag.table_name == BATCHES.name
+    if not isinstance(error, Error):
+        return False
+    place = (error.diag.schema_name or BATCHES.schema, error.diag.table_name)
+    return place == (BATCHES.schema, BATCHES.name) or _ENTERING in getattr(error, "__notes__", ())

@@ -41,8 +41,11 @@ class Gaps:
             tenant = None
             known = self._gaps.get((gap.reason, None))
         if known is None:
-            self._gaps[gap.reason, tenant] = replace(gap, tenant=tenant)
-            return
+            entry = replace(gap, tenant=tenant)
+            known = self._gaps.setdefault((gap.reason, tenant), entry)
+            if known is entry:
+                return
+            # A signal handler was faster.
         known.count += gap.count
         known.first_us = min(known.first_us, gap.first_us)
         known.last_us = max(known.last_us, gap.last_us)
@@ -50,5 +53,5 @@ class Gaps:
 
     def take(self) -> list[Gap]:
         """Hand out all of them, to be told; whoever cannot tell them adds them again."""
-        gaps, self._gaps = list(self._gaps.values()), {}
-        return gaps
+        gaps, self._gaps = self._gaps, {}
+        return list(gaps.values())

@@ -59,7 +59,13 @@ class OwnRows:
 
     def end(self) -> None:
         """Have it said that the life has ended, if one was under way."""
-        self._is_ending = self._run_id is not None and self._settings.life_rows
+        self._is_ending = self._run_id is not None
+
+    @property
+    def has_last_words(self) -> bool:
+        """Is there something to say if this life ends now?"""
+        is_told = self._settings.life_rows or bool(self._accounts.gaps)
+        return self._run_id is not None and is_told
 
     def seconds_until_due(self) -> float | None:
         """0 for a beginning or an end; a loss waits for others like it."""
@@ -115,7 +121,8 @@ class OwnRows:
             gaps = self._accounts.gaps.take()
         said += [(gap_record(gap, run_id, self._writer, tenant), gap) for gap in gaps]
         if self._is_ending and run_id is not None:
-            said.append((stop_record(self._read_stats(), run_id, self._writer, tenant), None))
+            if self._settings.life_rows:
+                said.append((stop_record(self._read_stats(), run_id, self._writer, tenant), None))
             self._run_id = None
         self._has_begun = self._is_ending = False
         return said

@@ -21,10 +21,10 @@ from psycopg.rows import dict_row
 from auditlog.settings import Settings
 from auditlog.sink.dead_letters import COLUMNS, DeadLetter
 from auditlog.sink.encode import Encoder
-from auditlog.sink.faults import Fault, RowError, classify, sqlstate_of
+from auditlog.sink.faults import Fault, RowError, classify, entering_ledger, sqlstate_of
 from auditlog.sink.gaps import Gap, Gaps
 from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
-from auditlog.sink.merge import DIFFERING, MAY_READ, MERGE, Array, accept_arrays, columns_of
+from auditlog.sink.merge import DIFFERING, MERGE, accept_arrays, columns_of
 from auditlog.sink.own_rows import gap_record
 from auditlog.sink.reduced import is_tuple, reduced, tuple_of
 from auditlog.sink.transactional import insert
@@ -86,8 +86,8 @@ def replay(
     """Store a letter's row, and take the letter out of `logstore.dead_letters` with it.
 
     Args:
-        conn: In autocommit mode, with the rights to SELECT, UPDATE and DELETE dead letters and to
-            write like the sink.
+        conn: In autocommit mode, with the rights to SELECT, UPDATE and DELETE dead letters, to
+            write like the sink, and to SELECT from the table where the row is there already.
         letter: As `fetch` or a file gave it.
         smallest: Store no more than `reduced` leaves of it.
         filed: It is from a file, which is the caller's.
@@ -176,20 +176,17 @@ def _add(cursor: Cursor[Any], table: int, row: bytes) -> bool:
     accept_arrays(cursor)
     columns = columns_of(table, [row])
     is_new = cursor.execute(MERGE[table], columns).rowcount == 1
-    if not is_new and _differs(cursor, table, columns):
+    # Without the right to look this fails, and the letter stays: it may be all there is of the row.
+    if not is_new and cursor.execute(DIFFERING[table], columns).fetchone():
         raise RowError(_DUPLICATE, table, 0, "another row has its identity")
     rows: list[list[bytes]] = [[] for _ in TABLES]
     rows[table] = [row]
     streams = [copy_stream(of_table) if of_table else b"" for of_table in rows]
     added = [len(of_table) if is_new else 0 for of_table in rows]
     batch_id = UUID(bytes=uuid_utils.uuid7().bytes)
-    cursor.execute(LEDGER, ledger_row(batch_id, writer_name(), rows, streams, added))
+    with entering_ledger():
+        cursor.execute(LEDGER, ledger_row(batch_id, writer_name(), rows, streams, added))
     return is_new
-
-
-def _differs(cursor: Cursor[Any], table: int, columns: list[Array]) -> bool:
-    may_read = cursor.execute(MAY_READ, (TABLES[table].qualified_name,)).fetchone() == (True,)
-    return may_read and cursor.execute(DIFFERING[table], columns).fetchone() is not None
 
 
 def _tell(

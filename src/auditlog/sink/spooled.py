@@ -20,6 +20,8 @@ from auditlog.ticket import Ticket
 
 ADOPT_EVERY_S = 10.0
 """How often the writer looks for what dead processes have left."""
+UNREADABLE_S = 0.5
+"""How long rows are left alone that could not be read: a writer that is due never yields."""
 
 
 @dataclass(slots=True)
@@ -42,8 +44,12 @@ class Spooled:
         self._accounts = accounts
         self._spool = spool
         self._on_due = on_due
-        self._untold = 0
-        # After a `give_up`: how many rows come again, and how many of these are counted already.
+        # Rows that wait, as far as the writer was told of them.
+        self._waiting = 0
+        self._looks_at = 0.0
+        # After a `give_up`, in that lane: how many rows come again, and how many of these are
+        # counted already.
+        self._lane = ""
         self._again = 0
         self._counted = 0
 
@@ -64,9 +70,9 @@ class Spooled:
                 if is_kept:
                     accounts.submitted += 1
                     accounts.spooled += 1
-                    self._untold = untold = self._untold + 1
+                    self._waiting = waiting = self._waiting + 1
             if is_kept:
-                if untold in {1, batch_rows}:
+                if waiting in {1, batch_rows}:
                     on_due()
                 return SPILLED
             if ticket is not None:
@@ -84,9 +90,10 @@ class Spooled:
         oldest_at = self._spool.oldest_at
         if oldest_at is None:
             return None
+        now = time.monotonic()
         if self._spool.waiting_rows >= self._settings.batch_rows:
-            return 0.0
-        return max(0.0, oldest_at + self._settings.batch_age_s - time.monotonic())
+            return max(0.0, self._looks_at - now)
+        return max(0.0, self._looks_at - now, oldest_at + self._settings.batch_age_s - now)
 
     def pending(self) -> int:
         """How many rows could be taken."""
@@ -94,13 +101,19 @@ class Spooled:
 
     def take(self) -> Batch | None:
         """Hand out the next rows, in the order in which they came."""
-        self._untold = 0
         # A backlog goes no faster in larger batches: to read a row takes 2 µs on the event loop,
         # and for so long nobody is served (2026-11-28).
         taken = self._spool.take(self._settings.batch_rows, self._settings.batch_bytes)
         note_damage(self._accounts, self._spool.lost())
+        with self._accounts.lock:
+            # No `put` is halfway: the next one finds nothing waiting, or the writer has a timer.
+            self._waiting = self._spool.waiting_rows
         if taken is None:
+            self._looks_at = time.monotonic() + (UNREADABLE_S if self._waiting else 0.0)
             return None
+        if taken.lane != self._lane:
+            # What was given up is in another lane, and comes home as somebody else's.
+            self._lane, self._again, self._counted = taken.lane, 0, 0
         is_replay = self._again > 0
         self._again = max(0, self._again - taken.size)
         return Batch(taken.rows, self, replay=is_replay, taken=_Share(taken))
@@ -173,11 +186,12 @@ class Recovered:
 
     def take(self) -> Batch | None:
         """Hand out the next rows of the oldest lane whose owner is dead."""
-        if not self._is_waiting and time.monotonic() >= self._looks_at:
+        taken = self._next() if self._is_waiting else None
+        # Only so many lanes are held at once: when these are home, others may wait for a place.
+        if taken is None and (self._is_waiting or time.monotonic() >= self._looks_at):
             self._looks_at = time.monotonic() + ADOPT_EVERY_S
             self._spool.adopt()
-        taken = self._spool.take_recovered(self._settings.batch_rows, self._settings.batch_bytes)
-        self.lost += note_damage(self._accounts, self._spool.lost())
+            taken = self._next()
         self._is_waiting = taken is not None
         self.is_done = taken is None
         return None if taken is None else Batch(taken.rows, self, replay=True, taken=taken)
@@ -203,6 +217,11 @@ class Recovered:
         self._is_waiting = False
         self._spool.put_back()
         return 0
+
+    def _next(self) -> Taken | None:
+        taken = self._spool.take_recovered(self._settings.batch_rows, self._settings.batch_bytes)
+        self.lost += note_damage(self._accounts, self._spool.lost())
+        return taken
 
 
 def note_damage(accounts: Accounts, losses: Sequence[Lost]) -> int:

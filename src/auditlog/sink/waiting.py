@@ -26,6 +26,7 @@ class Durability:
         settings: Settings,
         accounts: Accounts,
         committed_at: Callable[[], float],
+        hurry: Callable[[], None],
         reporter: Reporter,
     ) -> None:
         """Begin with a breaker that is closed.
@@ -34,12 +35,14 @@ class Durability:
             settings: What durable means, and how long to wait for it.
             accounts: Where refused requests are counted.
             committed_at: When the writer last committed a batch, by the monotonic clock.
+            hurry: Has the writer try at once, however long it wants to wait; from any thread.
             reporter: For the first of those that waited in vain.
         """
         self._timeout_s = settings.commit_timeout_s
         self._refuses = settings.durability == "commit"
         self._accounts = accounts
         self._committed_at = committed_at
+        self._hurry = hurry
         self._reporter = reporter
         self._failed_at: float | None = None
         self._probed_at = 0.0
@@ -64,6 +67,8 @@ class Durability:
         if now - self._probed_at < PROBE_EVERY_S:
             return False
         self._probed_at = now
+        # Or else it is the back-off that says when requests are served again, up to retry_max_s.
+        self._hurry()
         return True
 
     def _note(self, ticket: Ticket, is_durable: bool) -> bool:
@@ -108,19 +113,27 @@ class Room:
     async def wait(self) -> None:
         """Wait until there is room, or it has taken too long."""
         deadline = time.monotonic() + self._timeout_s
-        while (asked := self._ask()) and (left := deadline - time.monotonic()) > 0:
-            await asked.awaited(left)
+        while asked := self._ask(deadline):
+            try:
+                await asked.awaited(deadline - time.monotonic())
+            finally:
+                self._buffer.no_longer_ask(asked)
 
     def wait_in_thread(self) -> None:
         """Do the same, and block; on an event loop return at once, for it may be the writer's."""
         if _is_on_loop():
             return
         deadline = time.monotonic() + self._timeout_s
-        while (asked := self._ask()) and (left := deadline - time.monotonic()) > 0:
-            asked.wait(left)
+        while asked := self._ask(deadline):
+            try:
+                asked.wait(deadline - time.monotonic())
+            finally:
+                self._buffer.no_longer_ask(asked)
 
-    def _ask(self) -> Ticket | None:
-        return None if self._is_spilling() else self._buffer.ask_for_room()
+    def _ask(self, deadline: float) -> Ticket | None:
+        if self._is_spilling() or time.monotonic() >= deadline:
+            return None
+        return self._buffer.ask_for_room()
 
 
 def _is_on_loop() -> bool:

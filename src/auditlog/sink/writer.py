@@ -31,6 +31,8 @@ EARLY_S = 0.001
 QUIET_ROUNDS = 2
 GATHER_S = 0.002
 
+_BROKEN = "the writer has ended by a defect of its own, and begins anew with the next record"
+
 
 class Target(Protocol):
     """Where batches go."""
@@ -46,7 +48,7 @@ class Target(Protocol):
 
 
 class Writer:
-    """Ships what the sources hold. All methods but `wake` belong to the writer's event loop."""
+    """Ships what the sources hold. All but `wake` and `hurry` belong to the writer's loop."""
 
     def __init__(
         self,
@@ -122,6 +124,13 @@ class Writer:
                 if last:
                     break
             await self._ship_end()
+        except Exception as error:
+            # Nobody awaits this task: a failure of our own making would be known to no one.
+            self.health = Health(HealthStatus.FAILED, describe(error), _BROKEN)
+            self._reporter.report(
+                "auditlog.writer_failed", f"{describe(error)}: {_BROKEN}", level=logging.ERROR
+            )
+            raise
         finally:
             if self._task is task:
                 self._loop = self._task = None
@@ -149,9 +158,9 @@ class Writer:
         return sum(batch.source.give_up(batch) for batch in batches)
 
     async def flush(self) -> bool:
-        """Wait until every row that was queued at the call is settled; False if `run` ended first.
+        """Wait until every row that was queued at the call is settled.
 
-        A batch that waits to be repeated is repeated at once.
+        False if `run` ended first, or if rows cannot be read from their source. A batch that waits to be repeated is repeated at once.
         """
         if self._is_empty():
             return True
@@ -167,11 +176,18 @@ class Writer:
 
     def wake(self) -> bool:
         """Say, from any thread, that a batch may be due; False when no loop is there to hear it."""
+        return self._tell(self._due)
+
+    def hurry(self) -> None:
+        """Have a batch that waits to be repeated repeated at once; from any thread."""
+        self._tell(self._hurry)
+
+    def _tell(self, event: asyncio.Event) -> bool:
         loop = self._loop
         if loop is None or not loop.is_running():
             return False
         try:
-            loop.call_soon_threadsafe(self._due.set)
+            loop.call_soon_threadsafe(event.set)
         except RuntimeError:  # the loop was closed under us
             return False
         return True
@@ -200,6 +216,7 @@ class Writer:
     async def _ship_next(self) -> None:
         """Ship what is due; or all that is there, if somebody waits for it."""
         waiting: list[asyncio.Future[bool]] = []
+        is_all = True
         if not self._under_way:
             # Whoever asked by now waits for all that is there now, and for nothing after that.
             waiting = list(self._flushes)
@@ -210,12 +227,12 @@ class Writer:
                 await self._gather()
             for source in self._all:
                 if everything:
-                    await self._ship_all(source)
+                    is_all = await self._ship_all(source) and is_all
                 elif _is_due(source) and (batch := source.take()):
                     self._under_way.append(batch)
                     await self._ship_under_way()
         await self._ship_under_way()
-        self._release_flushes(waiting, settled=True)
+        self._release_flushes(waiting, settled=is_all)
 
     async def _gather(self) -> None:
         """Let requests come along that are about to wait: those of a few rounds share a commit."""
@@ -228,8 +245,8 @@ class Writer:
             quiet_rounds = quiet_rounds + 1 if self._waiting() == rows else 0
             rows = self._waiting()
 
-    async def _ship_all(self, source: Source) -> None:
-        """Ship what the source holds at this moment."""
+    async def _ship_all(self, source: Source) -> bool:
+        """Ship what the source holds at this moment; False if it keeps some of that back."""
         left = source.pending()
         while left > 0 and (batch := source.take()):
             self._under_way.insert(0, batch)
@@ -240,6 +257,8 @@ class Writer:
                 # Taken at once: rows that come meanwhile may overtake those that are there.
                 left = source.pending()
         await self._ship_under_way()
+        # Rows that turned out to be damaged were counted, and are settled as well.
+        return left <= 0 or not source.pending()
 
     async def _ship_under_way(self) -> None:
         while self._under_way:
@@ -272,7 +291,8 @@ class Writer:
                 if error is None:
                     return
             attempt += 1
-            if self._stopping and self._may_leave():
+            # One failure may be of a connection that was cut while it was idle.
+            if self._stopping and attempt > 1 and self._may_leave():
                 self.has_left = True
                 raise asyncio.CancelledError
             await self._back_off(classify(error), error, attempt)

@@ -48,14 +48,15 @@ class RequestOperation(Operation):
     def conclude(self, _error: BaseException | None) -> None:
         """Take the status of the request, and what was said of it."""
         parent = self.parent
-        # Whoever waits for the rows of the request waits for this one.
+        # Whoever waits for the rows of the request waits for this one. First, as what may fail is
+        # asked later: its row ends the request's received row even then.
         self.ticket = parent.ticket
+        if not self.index:
+            self.log_id, self.exchange_id = parent.log_id, parent.exchange_id
         self.look_once()
         self.status, self.status_source = parent.status, parent.status_source
         self.error_type, self.skipped = parent.error_type, self.skipped or parent.skipped
         self.conclude_from_errors(parent.outcome)
-        if not self.index:
-            self.log_id, self.exchange_id = parent.log_id, parent.exchange_id
         if len(self._siblings.all) == 1:
             self.started_us, self.started_ns = parent.started_us, parent.started_ns
             self.ended_ns = parent.ended_ns

@@ -138,6 +138,8 @@ class Policy:
         exempts only what it leaves out for certain when it succeeds: one that asks for a user, a
         route, a tenant or another status may be for any request, and the next rule is asked.
         """
+        if self._gate is not None and self._gate(path) is None:
+            return self.default, None
         for verdict in self._verdicts:
             if verdict.matcher.may_match(protocol, method, path):
                 rule = verdict.matcher.rule

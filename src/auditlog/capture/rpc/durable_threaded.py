@@ -54,7 +54,8 @@ class SpooledThreaded(DurableExchange, ThreadedExchange):
     """The status to derive if the client was gone before there was one."""
     _foresees: bool
     """Is the status written down that the server is about to send?"""
-    _has_raised: BaseException | None
+    _has_raised: type[BaseException] | None
+    """What has left the handler."""
     _has_returned: bool
     """Has the handler ended with an answer that is to be serialized?"""
     _rowless: list[None]
@@ -73,7 +74,8 @@ class SpooledThreaded(DurableExchange, ThreadedExchange):
 
     def raised(self, error: BaseException) -> None:
         """Take note of what leaves a handler; to be called by what the server calls."""
-        self._has_raised = error
+        # Not the error itself, whose trace leads here.
+        self._has_raised = type(error)
         # Not left to the other class: it counts the frames to whoever calls this.
         self._is_certain = unwrapped.is_called_by_server()
         self._try(self._note_raised, error)
@@ -190,7 +192,7 @@ class SpooledThreaded(DurableExchange, ThreadedExchange):
         # For anything but an `Exception` the server says nothing, and lets the client wait, as it
         # does when it comes upon an answer that it cannot send.
         return not self._is_unsendable and (
-            self._has_raised is None or isinstance(self._has_raised, Exception)
+            self._has_raised is None or issubclass(self._has_raised, Exception)
         )
 
     def late_error(self) -> BaseException | None:

@@ -9,19 +9,21 @@ a WebSocket is told by the close code 1013.
 import asyncio
 from contextlib import suppress
 from contextvars import Context, copy_context
-from math import ceil
 from typing import Final
 
+from auditlog.capture.late import differs
+from auditlog.capture.outcomes import DERIVED
 from auditlog.capture.web.asgi_types import ASGIApp, Message, Scope
 from auditlog.capture.web.ending import STARTS
 from auditlog.capture.web.exchange import AsgiExchange
-from auditlog.capture.web.refusal import ANSWER_WITHHELD, NOT_CARRIED_OUT
+from auditlog.capture.web.refusal import ANSWER_WITHHELD, NOT_CARRIED_OUT, retry_after
 from auditlog.capture.web.spooled import SpooledAnswer
 from auditlog.errors import UnauditedError
 
 MAX_HOLD_S: Final = 0.1
 """How long the head of an answer waits for its body. An event stream may have none for an hour,
 and its client waits for the head; other applications have the body ready within milliseconds."""
+_INTERNAL_ERROR: Final = 500
 
 
 async def serve_committed(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
@@ -50,7 +52,7 @@ async def serve_committed(app: ASGIApp, exchange: AsgiExchange, scope: Scope) ->
 class CommittedAnswer(SpooledAnswer):
     """One answer, held back until it is audited."""
 
-    __slots__ = ("_context", "_has_begun", "_releasing", "_timer")
+    __slots__ = ("_context", "_copy", "_has_begun", "_releasing", "_timer")
 
     def __init__(self, exchange: AsgiExchange) -> None:
         SpooledAnswer.__init__(self, exchange)
@@ -59,13 +61,14 @@ class CommittedAnswer(SpooledAnswer):
         self._timer: asyncio.TimerHandle | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._context: Context | None = None
+        self._copy: Message | None = None
+        """The head that is held back, as it was."""
 
     async def refuse(self) -> None:
         """Answer for an application that does not run. The row tells of it later."""
         exchange = self._exchange
         exchange.refused, exchange.ticket = True, None
-        retry_after_s = ceil(exchange.recorder.settings.commit_timeout_s)
-        await self._send_refusal(NOT_CARRIED_OUT, retry_after_s)
+        await self._send_refusal(NOT_CARRIED_OUT, retry_after(exchange.recorder.settings))
 
     async def end(self, error: Exception | None) -> None:
         """Wait for the row of an application that did not end its answer, before others do that.
@@ -73,15 +76,14 @@ class CommittedAnswer(SpooledAnswer):
         Raises:
             OSError: of the server, for a message that was held back.
         """
-        if self._after is None and not self._exchange.disconnected:
-            with suppress(UnauditedError):
-                await self._conclude(error)
+        with suppress(UnauditedError):
+            await SpooledAnswer.end(self, error)
 
     def close(self) -> None:
         """Send nothing more by itself."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
+        if self._releasing is not None:
+            self._releasing.cancel()
 
     async def _pass(self, message: Message) -> None:
         if self._held or self._has_begun or not _is_start(message):
@@ -89,6 +91,7 @@ class CommittedAnswer(SpooledAnswer):
             await self._forward(message)
         else:
             await self._hold(message)
+            self._copy = _copied(self._held[0])
             self._context = copy_context()
             # Not in that one: a timer that is cancelled keeps its context until it would be due.
             self._timer = asyncio.get_running_loop().call_later(
@@ -96,9 +99,9 @@ class CommittedAnswer(SpooledAnswer):
             )
 
     async def _conclude(self, error: Exception | None) -> None:
-        self.close()
+        self._stop_timer()
         # Also if the wait is cancelled: whatever the application sends then is not audited.
-        self._after = _break_off
+        self._after = self._break_off
         exchange = self._exchange
         exchange.finish_before_end(error)
         if exchange.ticket is None or await exchange.recorder.durable(exchange.ticket):
@@ -128,17 +131,27 @@ class CommittedAnswer(SpooledAnswer):
             for message in self._exchange.refusal(detail, retry_after_s):
                 await self._forward(message)
 
+    async def _break_off(self, _message: Message) -> None:
+        exchange = self._exchange
+        exchange.refused = True
+        if not self._has_begun:
+            # The server answers for an application that does not.
+            exchange.status, exchange.status_source = _INTERNAL_ERROR, DERIVED
+        raise UnauditedError("the answer is broken off: its row is not committed")
+
     async def _release(self) -> None:
-        self.close()
+        self._stop_timer()
         if self._releasing is not None:
             releasing, self._releasing = self._releasing, None
             await releasing
         if self._held:
             self._has_begun = True
+            self._restore_head()
             await SpooledAnswer._release(self)
 
     def _release_soon(self) -> None:
         """Let the head go without the body. What is held from here on is not a part of that."""
+        self._restore_head()
         (head,), self._held = self._held, []
         self._has_begun = True
         give = self._give(head)
@@ -146,6 +159,17 @@ class CommittedAnswer(SpooledAnswer):
 
     async def _give(self, head: Message) -> None:
         await self._server(head)
+
+    def _restore_head(self) -> None:
+        """Undo what the application did to the head in the belief that it was sent."""
+        copy, self._copy = self._copy, None
+        if copy is not None and differs(copy, self._held[0]):
+            self._held[0] = copy
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _is_start(message: Message) -> bool:
@@ -159,5 +183,10 @@ async def _swallow(_message: Message) -> None:
     """The client has its refusal."""
 
 
-async def _break_off(_message: Message) -> None:
-    raise UnauditedError("the answer is broken off: its row is not committed")
+def _copied(head: Message) -> Message | None:
+    """Copy a head as deep as applications change them; None where that is not to be had."""
+    try:
+        headers = head.get("headers")
+        return {**head, "headers": headers.copy()} if type(headers) is list else {**head}
+    except Exception:  # noqa: BLE001  # not a message, but not ours to refuse
+        return None

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from auditlog.capture.shared import Capture
-from auditlog.capture.web.asgi_types import ASGIApp, Scope
+from auditlog.capture.web.asgi_types import ASGIApp, Scope, Send
 from auditlog.capture.web.committed import serve_committed
 from auditlog.capture.web.exchange import AsgiExchange
+from auditlog.capture.web.refusal import NOT_CARRIED_OUT, retry_after, scope_refusal
 from auditlog.capture.web.spooled import serve_spooled
+from auditlog.settings import Settings
 
 Serve: TypeAlias = Callable[[ASGIApp, AsgiExchange, Scope], Awaitable[None]]
 """Calls the application for a request; the row is made by then, or left to `finish`."""
@@ -35,6 +37,12 @@ def serving(capture: Capture) -> Serve | None:
 async def serve_plainly(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
     """Call the application."""
     await app(scope, exchange.receive, exchange.outgoing())
+
+
+async def refuse_unread(scope: Scope, send: Send, settings: Settings) -> None:
+    """Answer a request of which nothing can be told, where none is served without a row."""
+    for message in scope_refusal(scope, NOT_CARRIED_OUT, retry_after(settings)):
+        await send(message)
 
 
 def _announcing(serve: Serve) -> Serve:

@@ -13,7 +13,13 @@ from auditlog.ticket import Ticket
 
 async def serve_spooled(app: ASGIApp, exchange: AsgiExchange, scope: Scope) -> None:
     """Call the application; its row is in the spool before the end of its answer."""
-    await app(scope, exchange.receive, SpooledAnswer(exchange).send)
+    answer = SpooledAnswer(exchange)
+    try:
+        await app(scope, exchange.receive, answer.send)
+    except Exception as error:
+        await answer.end(error)
+        raise
+    await answer.end(None)
 
 
 class SpooledAnswer:
@@ -46,6 +52,11 @@ class SpooledAnswer:
             await self._conclude(None)
         else:
             await self._pass(message)
+
+    async def end(self, error: Exception | None) -> None:
+        """Make the row of an application that did not end its answer, before others do that."""
+        if self._after is None and not self._exchange.disconnected:
+            await self._conclude(error)
 
     async def _pass(self, message: Message) -> None:
         await self._forward(message)

@@ -24,7 +24,7 @@ from auditlog.capture.shared import Capture
 from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
 from auditlog.capture.web.exchange import AsgiExchange
 from auditlog.capture.web.http import number, outcome_of_status
-from auditlog.capture.web.refusal import websocket_refusal
+from auditlog.capture.web.refusal import TRY_AGAIN_LATER, scope_refusal
 
 _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403
@@ -32,9 +32,8 @@ _INTERNAL_ERROR = 500
 _NO_CODE = 1005
 _ABNORMAL = 1006
 _RESTART = 1012
-_TRY_AGAIN_LATER = 1013
 # Codes that only servers send (IANA): they tell an application of their own shutdown with them.
-_SERVER_CODES = frozenset({_RESTART, _TRY_AGAIN_LATER, 1014})
+_SERVER_CODES = frozenset({_RESTART, TRY_AGAIN_LATER, 1014})
 _MAX_REASON_CHARS = 128
 _OUTCOME_OF_CODE = {
     1000: OK,
@@ -49,7 +48,7 @@ _OUTCOME_OF_CODE = {
     1010: CLIENT_ERROR,
     1011: SERVER_ERROR,
     _RESTART: CANCELLED,
-    _TRY_AGAIN_LATER: SERVER_ERROR,
+    TRY_AGAIN_LATER: SERVER_ERROR,
     1014: SERVER_ERROR,
     3000: DENIED,  # IANA: Unauthorized
     3003: DENIED,  # IANA: Forbidden
@@ -116,10 +115,9 @@ class WebSocketExchange(AsgiExchange):
 
     def refusal(self, detail: str, retry_after_s: int | None) -> list[Message]:
         """Return the messages that deny the handshake, or close what was accepted."""
-        extensions = self.source.get("extensions") or {}
-        if self._accepted or "websocket.http.response" not in extensions:
-            return [{"type": "websocket.close", "code": _TRY_AGAIN_LATER}]
-        return websocket_refusal(detail, retry_after_s)
+        if self._accepted:
+            return [{"type": "websocket.close", "code": TRY_AGAIN_LATER}]
+        return scope_refusal(self.source, detail, retry_after_s)
 
     def conclude(self, error: BaseException | None) -> None:
         """Conclude from the close code, or from the lack of one."""

@@ -296,7 +296,10 @@ class Backlog:
         rows: list[list[bytes]] = [[] for _ in TABLES]
         count = 0
         for piece in stretch.pieces:
-            piece.segment.open()
+            try:
+                piece.segment.open()
+            except (FileNotFoundError, UnreadableError, NewerError):
+                continue  # it could be read before, and has changed since: its rows are missed
             seed = piece.segment.header.seed
             for item in scan(piece.segment.descriptor, piece.start, piece.end, seed):
                 row = piece.segment.row(item) if isinstance(item, Frame) else None

@@ -66,6 +66,8 @@ class Spool:
         # Taken before the tail's, never after: an append does not wait for a read of the disk.
         self._reading = threading.RLock()
         self._pid = os.getpid()
+        self.unreadable = ""
+        """Why rows of the own lane could not be read when that was last tried; empty: they could."""
         # Past the method below, whose call would cost 0.07 µs more (2026-11-28).
         self.append = self._tail.append  # type: ignore[method-assign]
         _spools.add(self)
@@ -148,8 +150,9 @@ class Spool:
                 return None
             try:
                 taken = backlog.take(max_rows, max_bytes, tail.oldest_at)
+                self.unreadable = ""
             except OSError as error:
-                self._report_unreadable(error)
+                self.unreadable = self._report_unreadable(error)
                 taken = None
             tail.oldest_at = time.monotonic()
             tail.read_number = backlog.next_number
@@ -245,12 +248,13 @@ class Spool:
         backlog = self._tail.backlog
         self._tail.set_credit((backlog.freed if backlog else 0) - self._recovery.size)
 
-    def _report_unreadable(self, error: OSError) -> None:
-        self._reporter.report(
-            "auditlog.spool_failed",
+    def _report_unreadable(self, error: OSError) -> str:
+        message = (
             f"{self._directory} cannot be read, {describe(error)}: {error.strerror};"
-            " let this user read and write it",
+            " let this user read and write it"
         )
+        self._reporter.report("auditlog.spool_failed", message)
+        return message
 
 
 _spools: "weakref.WeakSet[Spool]" = weakref.WeakSet()

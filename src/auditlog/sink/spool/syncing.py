@@ -91,7 +91,7 @@ class Syncer:
         try:
             work = self._collect()
             if work is not None:
-                self._do(work)
+                self.do(work)
         finally:
             self._round.release()
 
@@ -121,7 +121,8 @@ class Syncer:
             except Exception as error:  # noqa: BLE001  # the next round may well succeed
                 self._fail(describe(error))
 
-    def _do(self, work: Work) -> None:
+    def do(self, work: Work) -> None:
+        """Make something durable, and tell whoever waits for it."""
         error = work.error
         for descriptor in work.descriptors:
             error = _attempt(os.fdatasync, descriptor) or error

@@ -82,11 +82,11 @@ class Tail:
         self._syncs = delay_s is not None
         self.syncer = Syncer(self._collect, self.give_up_segment, delay_s or 0.0, reporter)
         self.failing = ""
+        self.lock = threading.RLock()
         self._reset()
 
     def _reset(self) -> None:
         """Begin anew, without a lane."""
-        self.lock = threading.RLock()
         self.lane: Lane | None = None
         self.backlog: Backlog | None = None
         self.credit = 0
@@ -198,13 +198,13 @@ class Tail:
             self.syncer.run()
         with self.lock:
             self.give_up_segment()
-            lane, backlog, unsynced = self.lane, self.backlog, self._unsynced
+            lane, backlog = self.lane, self.backlog
             is_settled = backlog is not None and self.number == backlog.next_number
-            lock = self.lock
+            # What came since: whoever waits for it is to be told as well.
+            rest = self._collect()
             self._reset()
-            self.lock = lock
-        for descriptor in unsynced:
-            _close(descriptor)
+        if rest is not None:
+            self.syncer.do(rest)
         if lane is None or backlog is None:
             return
         if is_settled and backlog.is_idle:
@@ -221,6 +221,7 @@ class Tail:
             self.backlog.close()
         if self.lane is not None:
             self.lane.abandon()
+        self.lock = threading.RLock()
         self._reset()
         self.syncer.forget()
 

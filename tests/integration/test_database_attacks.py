@@ -1,0 +1,105 @@
+"""What an operator, a trigger or an attacker does to the database, and the writer has to survive."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from auditlog import Settings
+from auditlog.query.reconcile import reconcile
+from auditlog.query.verdicts import is_well
+from auditlog.sink.dead_letters import DeadLetterFile, letter_of
+from auditlog.sink.faults import Fault, bad_row, classify
+from auditlog.sink.replay import Outcome, letter_ids, replay
+from auditlog.sink.reduced import reduced
+from databases import Server, as_role
+from poison import batch_of, changed, good, refusal, target_of
+from trail import execute, fetch, ledger_agrees, rows
+
+POISONED = b"poisoned"
+
+
+def trigger(dsn: str, body: str, table: str = "logs", place: str = "BEFORE") -> None:
+    """A trigger of the operator's on each row of a table."""
+    execute(
+        dsn,
+        f"CREATE FUNCTION public.attack() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {body} RETURN NEW; END $$;"
+        f" CREATE TRIGGER attack {place} INSERT ON logstore.{table}"
+        " FOR EACH ROW EXECUTE FUNCTION public.attack()",
+    )
+
+
+def with_poison(count: int = 9) -> list[bytes]:
+    tuples = good(0, count)
+    tuples[4] = changed(0, tuples[4], message=POISONED)
+    return tuples
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "RAISE 'no' USING ERRCODE = 'ACME1';",
+        "RAISE 'no' USING ERRCODE = 'U0001';",
+        "RAISE case_not_found;",
+        "RAISE triggered_action_exception;",
+        "RAISE check_violation;",
+        "INSERT INTO public.side (name) VALUES (NULL);",
+        "INSERT INTO public.batches (name) VALUES ('twice'), ('twice');",
+    ],
+)
+async def test_what_a_trigger_refuses_is_one_rows_fault(any_dsn: str, statement: str) -> None:
+    """Whatever code it takes for that: waiting would hold up all other rows for ever."""
+    execute(
+        any_dsn,
+        "CREATE TABLE public.side (name text NOT NULL);"
+        " CREATE TABLE public.batches (name text UNIQUE)",
+    )
+    trigger(any_dsn, f"IF NEW.message = 'poisoned' THEN {statement} END IF;")
+    async with target_of(any_dsn) as target:
+        error = await refusal(target, batch_of(with_poison()))
+    assert (classify(error), bad_row(error)) == (Fault.DATA, (0, 4))
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_what_a_trigger_refuses_in_the_ledger_is_no_rows_fault(
+    any_dsn: str, replayed: bool
+) -> None:
+    """Split to single rows, every one of them would be refused as well, and given up."""
+    tuples = good(0, 3)
+    async with target_of(any_dsn) as target:
+        await target.write(batch_of(tuples[:1]))
+        trigger(any_dsn, "RAISE 'no more batches';", table="batches")
+        error = await refusal(target, batch_of(tuples, replay=replayed)) if replayed else (
+            await refusal(target, batch_of(tuples[1:]))
+        )
+    assert classify(error) is Fault.CONFIGURATION
+
+
+async def test_letter_stays_where_nobody_may_look_whether_its_row_is_there(server: Server) -> None:
+    """Another row may have its identity; then the letter is all there is of this one."""
+    with server.role() as role, server.database() as dsn:
+        execute(
+            dsn,
+            f'GRANT USAGE ON SCHEMA logstore TO "{role}";'
+            f' GRANT INSERT ON ALL TABLES IN SCHEMA logstore TO "{role}";'
+            f' GRANT SELECT (batch_id) ON logstore.batches TO "{role}";'
+            f' GRANT SELECT, UPDATE, DELETE ON logstore.dead_letters TO "{role}"',
+        )
+        row = good(0, 1)[0]
+        letter = letter_of(0, changed(0, row, message=b"another"), "23505", "a reason", "host:1")
+        async with target_of(dsn) as target:
+            await target.write(batch_of([row]))
+            await target.bury([letter])
+        with psycopg.connect(as_role(dsn, role), autocommit=True) as conn:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                replay(conn, letter)
+            assert letter_ids(conn) == [letter.letter_id]
+            execute(dsn, f'GRANT SELECT ON logstore.logs TO "{role}"')
+            assert replay(conn, letter).outcome is Outcome.REFUSED
+        execute(dsn, f'DROP OWNED BY "{role}"')
