@@ -105,6 +105,7 @@ class AuditLog(ApplicationEvents):
                 "auditlog.record_dropped", f"not a record that can be stored: {describe(error)}"
             )
             return Outcome.DROPPED
+        self._chain.tell()
         if lost[-1] is row and ticket is not None:
             ticket.expect()
             ticket.settle(durable=False)

@@ -57,7 +57,6 @@ class Client:
         self.journal = Journal(journal)
         self.answered = 0
         """Whole answers, 503 too."""
-        self.refused = 0
         self._port = port
         self._run_name = run
         self._kind = kind
@@ -175,7 +174,6 @@ class Client:
         self.journal.answered(identity, status)
         with self._changed:
             self.answered += 1
-            self.refused += status == REFUSED
             self._changed.notify_all()
 
     def _target(self, identity: str, number: int) -> str:

@@ -16,6 +16,7 @@ from fault_judge import COMMIT, MEMORY, SPOOL, Verdict, judge
 from fault_postgres import Database, Postgres
 from fault_process import Service
 from fault_proxy import StageProxy
+from fault_remote import RemoteClient
 from fault_trail import read_trail
 
 MODES = (MEMORY, SPOOL, COMMIT)
@@ -45,7 +46,7 @@ class Scene:
     database: Database
     proxy: StageProxy
     service: Service
-    client: Client
+    client: Client | RemoteClient
     limit: str = ""
     """What limits the disk of the spool, where something does."""
     volatile_s: float | None = None
@@ -136,18 +137,23 @@ def staged(
         environment = environment_of(mode, proxy.dsn, folder, spool=spool, **settings)
         shift = str(folder / "clock") if clock else ""
         journal, run = folder / "journal", f"s{seed}"
-        protocol = kind if kind.startswith("grpc") else "asgi"
         chance = random.Random(seed)  # noqa: S311  # a scenario, not a secret
         with (
             Service(kind, folder, environment, options, shift) as service,
-            Client(
-                service.port, journal, run, kind=protocol, rate=rate, seed=seed, user=user
-            ) as client,
+            _client(service, journal, run, rate=rate, seed=seed, user=user) as client,
         ):
             client.flow(10)
             yield Scene(
                 mode, seed, chance, folder, postgres, database, proxy, service, client, limit
             )
+
+
+def _client(
+    service: Service, journal: Path, run: str, *, user: Callable[[int], str], **options: Any
+) -> Client | RemoteClient:
+    if service.kind.startswith("grpc"):
+        return RemoteClient(service.port, journal, run, kind=service.kind, **options)
+    return Client(service.port, journal, run, user=user, **options)
 
 
 def conclude(scene: Scene) -> Verdict:

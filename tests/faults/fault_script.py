@@ -1,5 +1,6 @@
 """A script that records events, killed again and again: its own journal against the trail."""
 
+import os
 import random
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def _run_until_killed(environment: dict[str, str], journal: Path, run: str, even
     program = str(HERE / "fault_service.py")
     process = subprocess.Popen(
         [sys.executable, program, "script", str(journal), run],
-        env=environment | {"PYTHONPATH": ":".join(filter(None, sys.path))},
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
         until(lambda: _answered(journal, run) >= events or process.poll() is not None, "events")

@@ -125,13 +125,18 @@ def test_callables_are_asked_while_the_call_lives(
 ) -> None:
     """Before the handler and after it, with a context, and no third time."""
     asked: list[Any] = []
+    owners: list[bool] = []
 
     def user_id(context: Any) -> str | None:
         asked.append(context and dict(context.invocation_metadata())["x-request-id"])
         return "7" if len(asked) > 1 else None
 
+    def resource_owner(context: Any) -> None:
+        owners.append(context is not None)
+
     steps = {"returns": send("a"), "aborts": abort(grpc.StatusCode.NOT_FOUND, "gone")}[ends]
-    options = {"interceptor_options": {"user_id": user_id}, "durability": durability}
+    callables = {"user_id": user_id, "resource_owner": resource_owner}
+    options = {"interceptor_options": callables, "durability": durability}
     with strict_scene(name, drain, steps, **options) as strict:
         client = strict.client()
         strict_code = client.call(method_of(kind, shape), kind).code
@@ -140,5 +145,8 @@ def test_callables_are_asked_while_the_call_lives(
 
     assert strict_code == (OK if ends == "returns" else NOT_FOUND)
     assert asked == [client.request_id] * 2
+    # It knows nobody, and is asked once more for each row.
+    assert owners[:2] == [True, True]
+    assert all(owners)
     assert row.user_id == "7"
     assert strict.trail.errors == []

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import threading
+from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from grpc import StatusCode
 from rpc_client import Client, look
@@ -31,8 +33,7 @@ ENDS: dict[str, tuple[Any, int]] = {
 }
 # How long an answer that was sent too early has to show.
 GRACE_S = 0.05
-# More than a client takes in that does not read.
-LARGE = 3_000_000
+LARGE = 1_000_000
 SYNCED = settings_of("spool", spool_fsync="always")
 
 every = pytest.mark.parametrize(("name", "kind", "shape"), KINDS_AND_SHAPES)
@@ -250,19 +251,34 @@ def test_nothing_is_kept_of_what_is_over(rpc_server: str, settings: Settings) ->
 @pytest.mark.parametrize("durability", STRICT)
 def test_row_waits_for_what_a_thread_has_yielded(durability: str) -> None:
     """An asyncio server has some in its queue when the thread is done and the client is slow."""
-    steps = (drain, send("x" * LARGE), send("x" * LARGE), arrive)
-    with strict_scene("aio", *steps, durability=durability) as strict:
-        client = strict.client()
-        call = client.begin(method_of("us", "sync"), "us")
-        assert ARRIVED[client.request_id].wait(WAIT_S)
-        assert not threading.Event().wait(GRACE_S)
-        assert "complete" not in strict.trail.stages_of(client.request_id)
-        seen = look(call, streams=True)
-        row = strict.trail.wait_for_stage(client.request_id, "complete")
+    written: list[bytes] = []
+    yielded: list[bytes] = []
+    done = threading.Event()
 
-    assert (seen.code, len(seen.messages)) == (OK, 2)
-    assert metadata(row)["audit.messages_out"] == 2
-    assert metadata(row)["audit.bytes_out"] == sum(map(len, seen.messages))
+    def serialize(message: bytes) -> bytes:
+        written.append(message)
+        return message
+
+    def pour_until_it_stalls(request: Any, context: Any) -> Iterator[bytes]:
+        # The loop has had its time to take the last one.
+        while not done.wait(GRACE_S) and len(yielded) == len(written):
+            yielded.append(b"x" * LARGE)
+            yield yielded[-1]
+        done.set()
+
+    trail = DurableTrail(settings_of(durability))
+    behaviour = grpc.unary_stream_rpc_method_handler(pour_until_it_stalls, None, serialize)
+    with scene("aio", {METHOD: behaviour}, audit=trail) as ours:
+        client = Client(ours.channel)
+        call = client.begin(METHOD, "us")
+        assert done.wait(WAIT_S)
+        assert not threading.Event().wait(GRACE_S)
+        assert "complete" not in trail.stages_of(client.request_id)
+        seen = look(call, streams=True)
+        row = trail.wait_for_stage(client.request_id, "complete")
+
+    assert (seen.code, len(seen.messages)) == (OK, len(yielded))
+    assert metadata(row)["audit.messages_out"] == len(yielded)
 
 
 def _living_exchanges() -> int:

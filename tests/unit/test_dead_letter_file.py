@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+import orjson
 import pytest
 
 from auditlog.sink.dead_letters import FILE_NAME, DeadLetterFile, letter_of
@@ -78,6 +79,59 @@ def test_lines_that_are_no_letters_are_counted(tmp_path: Path, line: bytes) -> N
     assert file.letters() == ([], 1)
     file.remove(set())
     assert file.path.read_bytes() == line + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("writer", 7),
+        ("reason", None),
+        ("sqlstate", ["22021"]),
+        ("columns", [["instance_id"]]),
+        ("columns", 7),
+        ("died_at", 7),
+        ("row", 7),
+    ],
+)
+def test_letter_of_other_types_is_none(tmp_path: Path, name: str, value: object) -> None:
+    """Anybody who can write into the folder can write one; the others are to be shown."""
+    first, second = letters(2)
+    file = DeadLetterFile(tmp_path)
+    file.append(first)
+    forged = orjson.loads(file.path.read_bytes()) | {name: value}
+    file.path.write_bytes(orjson.dumps(forged) + b"\n")
+    file.append(second)
+    assert file.letters() == ([second], 1)
+
+
+def test_file_stays_its_owners(tmp_path: Path) -> None:
+    """Root looks after the letters, and the service goes on writing them."""
+    first, second = letters(2)
+    file = DeadLetterFile(tmp_path)
+    file.append(first)
+    file.append(second)
+    user, group = (65534, 65534) if os.geteuid() == 0 else (-1, os.getgroups()[-1])
+    os.chown(file.path, user, group)
+    before = file.path.stat()
+    file.remove({first.letter_id})
+    after = file.path.stat()
+    assert file.letters() == ([second], 0)
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+    assert stat.S_IMODE(after.st_mode) == 0o600
+
+
+def test_nothing_is_written_through_what_lies_in_the_way(tmp_path: Path) -> None:
+    """The name under which the file is rewritten leads to another one, which is not ours."""
+    first, second = letters(2)
+    file = DeadLetterFile(tmp_path / "folder")
+    file.append(first)
+    file.append(second)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    file.path.with_suffix(".rewriting").hardlink_to(elsewhere)
+    file.remove({first.letter_id})
+    assert elsewhere.read_bytes() == b"not ours"
+    assert file.letters() == ([second], 0)
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:

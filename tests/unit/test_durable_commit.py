@@ -1,6 +1,7 @@
 """`durability="commit"`: no audit, no answer."""
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from test_durable_spool import ACCEPT, CLOSE, DENIAL, DENIED, EMPTY, HINT, LAST, PATH, THREE
 
 from asgi_driver import END, START, body, http_scope, metadata_of, script, start, websocket_scope
-from auditlog import AuditMiddleware, Level, Policy, Rule, annotate, skip
+from auditlog import AuditMiddleware, Level, LogRecord, Policy, Rule, annotate, skip
 from auditlog.capture.web.committed import UnauditedError
 from durable_trail import DURABLE, OrderedSink
 from tuples import encoded
@@ -165,20 +166,18 @@ async def test_rule_that_leaves_out_all_that_succeeds_exempts_it(conditions: Any
 async def test_request_that_cannot_be_read_is_not_served_without_a_row(
     durability: str, scope: Any, statuses: list[int]
 ) -> None:
-    """A policy of the application's own, for one, may raise; other modes serve it, and count."""
-    sink = OrderedSink(durability=durability)
+    """Its scope is not what it should be, for one; other modes serve it, and count."""
 
-    class Broken(Policy):
-        def wants_body(self, *_: Any) -> Any:
-            raise ZeroDivisionError
+    class Unread(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            return 1 / 0 if key == "query_string" else super().get(key, default)
 
-    sent: list[Any] = []
+    sink, sent = OrderedSink(durability=durability), []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    app = AuditMiddleware(script(START, END), audit=sink, policy=Broken())
-    await app(scope, None, send)  # type: ignore[arg-type]  # nothing comes in
+    await AuditMiddleware(script(START, END), audit=sink)(Unread(scope), None, send)  # type: ignore[arg-type]  # nothing comes in
 
     assert [type(error) for error in sink.errors] == [ZeroDivisionError]
     assert [each.get("status", each.get("code")) for each in sent[:1]] == statuses
@@ -359,6 +358,20 @@ async def test_answer_that_cannot_be_audited_is_withheld(messages: list[Any]) ->
     assert sink.tickets[2] is None
 
 
+async def test_what_comes_after_a_refusal_is_no_second_one() -> None:
+    """Refusals are counted by their rows."""
+    sink, run = await refused_answer(script(START, END, RuntimeError()))
+    first, second = sink.records[2:]
+    assert isinstance(first, LogRecord)
+    assert isinstance(second, LogRecord)
+    metadata = metadata_of(second)
+
+    assert run.error is not None
+    assert metadata_of(first)["audit.refused"] is True
+    assert (metadata["error.type"], "audit.refused" in metadata) == ("RuntimeError", False)
+    assert (second.response_status, metadata["audit.outcome"]) == (None, "server_error")
+
+
 async def test_stream_that_cannot_be_audited_is_broken_off() -> None:
     """The chunks are at the client; the end never is, however often it is sent."""
     chunk, raised = body(b"a", more_body=True), []
@@ -533,6 +546,29 @@ async def test_head_on_its_way_ends_with_the_application() -> None:
         await AuditMiddleware(app, audit=sink)(http_scope(), None, send)  # type: ignore[arg-type]
 
     await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_client_that_left_before_the_head_went_on_its_own_is_told_as_such(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody asks the task that found it out, and the loop does not complain of that."""
+    tried = asyncio.Event()
+
+    class Gone(OrderedSink):
+        def passed(self, message: Any) -> None:
+            tried.set()
+            raise OSError("gone")
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(START)
+        await tried.wait()
+
+    sink = Gone(durability="commit")
+    run = await sink.run(app, http_scope())
+    gc.collect()
+
+    assert (run.error, run.sent, caplog.records) == (None, [], [])
+    assert metadata_of(sink.row("complete"))["audit.outcome"] == "client_disconnect"
 
 
 async def test_head_is_not_held_back_for_ever() -> None:

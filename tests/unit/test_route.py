@@ -369,6 +369,6 @@ def no_value_in_any_template(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         templates.append(route_template(scope, outer_root_path))
         return templates[-1]
 
-    monkeypatch.setattr("auditlog.capture.web.http.route_template", spy)
+    monkeypatch.setattr("auditlog.capture.web.exchange.route_template", spy)
     yield
     assert not [template for template in templates if template and SECRET in template]

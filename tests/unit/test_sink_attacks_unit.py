@@ -241,7 +241,7 @@ class Lane:
         self.accounts = Accounts()
         self.spool = spool_at(folder)
         self.told = 0
-        self.spooled = Spooled(self.settings, self.accounts, self.spool, self._on_due)
+        self.spooled = Spooled(self.settings, self.accounts, self.spool, self._on_due, lambda: None)
         self.buffer = Buffer(self.settings, self.accounts, lambda: None, self.spooled.spill)
         self.put = self.spooled.putter(self.buffer)
 
@@ -331,7 +331,7 @@ def test_all_lanes_are_brought_home_at_once(tmp_path: Path) -> None:
         put(dead, range(number, number + 1))
         dead.close()
     spool, accounts = spool_at(tmp_path), Accounts()
-    recovered = Recovered(Settings(), accounts, spool)
+    recovered = Recovered(Settings(), accounts, spool, lambda: None)
     while (batch := recovered.take()) is not None:
         assert not recovered.is_done
         recovered.settle(batch)

@@ -18,6 +18,7 @@ _ABSENT: Final = object()
 _NOTHING: Final[dict[str, Any]] = {}
 # In the order in which `said` has them.
 _TYPE, _ID, _EVENT_TYPE, _EVENT_SEQUENCE, _MESSAGE, _LEVEL, _METADATA, _ERROR_TYPE = range(8)
+_REFUSED: Final = 8
 
 
 def said(request: InFlight) -> tuple[Any, ...]:
@@ -87,7 +88,7 @@ def _row(  # noqa: PLR0917  # each by its name
         protocol=request.protocol,
         request_url=request.target(),
         request_method=request.method,
-        response_status=request.status if request.refused else None,
+        response_status=request.status if _is_refused_since(before, request) else None,
         user_id=user_id,
         resource_owner=resource_owner,
         aggregate_type=aggregate_type,
@@ -96,7 +97,7 @@ def _row(  # noqa: PLR0917  # each by its name
         event_sequence=news[_EVENT_SEQUENCE],
         log_level=LEVEL_OF[outcome] if level is None else level,
         message=None if message is None else request.capture.redactor.text(message),
-        metadata=_metadata(request, before[_METADATA], after[_METADATA], outcome, decision),
+        metadata=_metadata(request, before, after, outcome, decision),
         instance_id=instance_id,
         low_priority=outcome is OK if low_priority is None else low_priority,
     )
@@ -104,35 +105,46 @@ def _row(  # noqa: PLR0917  # each by its name
 
 def _metadata(
     request: InFlight,
-    before: dict[str, Any],
-    after: dict[str, Any],
+    before: tuple[Any, ...],
+    after: tuple[Any, ...],
     outcome: str,
     decision: Decision,
 ) -> dict[str, Any]:
+    refused = _is_refused_since(before, request)
     own = {
         "audit.stage": LATE,
         "audit.exchange_id": request.row_id(),
-        **({"audit.refused": True} if request.refused else {}),
+        **({"audit.refused": True} if refused else {}),
         **request.facts(None),
         "audit.outcome": outcome,
-        "audit.status_source": request.status_source if request.refused else NONE,
+        "audit.status_source": request.status_source if refused else NONE,
     }
     if decision.rule is not None:
         own["audit.rule"] = decision.rule
     if request.error_type is not None:
         own["error.type"] = request.error_type
-    news = {key: value for key, value in after.items() if differs(before.get(key, _ABSENT), value)}
+    known = before[_METADATA]
+    news = {
+        key: value
+        for key, value in after[_METADATA].items()
+        if differs(known.get(key, _ABSENT), value)
+    }
     # Ours first and last, as in the request's own row; and that it was refused is ours to say.
     news.pop("audit.refused", None)
     return {**own, **request.capture.redactor.json(news), **own} if news else own
 
 
 def _outcome(request: InFlight, before: tuple[Any, ...], error: BaseException | None) -> str:
-    if request.refused:
+    if _is_refused_since(before, request):
         return SERVER_ERROR
     if error is None or request.error_type == before[_ERROR_TYPE]:
         return OK
     return SERVER_ERROR if isinstance(error, Exception) else CANCELLED
+
+
+def _is_refused_since(before: tuple[Any, ...], request: InFlight) -> bool:
+    """Is it news? A request may have several late rows; one of them tells it."""
+    return request.refused and not before[_REFUSED]
 
 
 def differs(old: Any, new: Any) -> bool:

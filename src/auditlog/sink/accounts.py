@@ -59,15 +59,15 @@ class Accounts:
             self.spooled -= count
 
     def _lose(self, gap: Gap, *, is_own: bool = True) -> None:
+        if not self.gaps:
+            self.gaps_since = time.monotonic()
+        self.gaps.add(gap)
+        self.lost_at = time.monotonic()
         if is_own:
             # Without a call between reading and writing, at which a signal handler may lose one.
             if gap.reason not in self.dropped:
                 self.dropped[gap.reason] = 0
             self.dropped[gap.reason] += gap.count
-        if not self.gaps:
-            self.gaps_since = time.monotonic()
-        self.gaps.add(gap)
-        self.lost_at = time.monotonic()
 
 
 def _gap_of(reason: LossReason, table: int, row: bytes) -> Gap:

@@ -89,19 +89,21 @@ class Buffer:
         # Whatever the application put there: nothing below may fail halfway.
         low_priority = low_priority is True
         with self._lock:
-            self._accounts.submitted += 1
             if self._rows_left <= 0 or self._bytes_left < size:
                 lost = self._make_room(table, row, low_priority=low_priority)
-                if lost is SPILLED and ticket is not None:
-                    # Who waits here waits for the database, and not for the disk.
-                    ticket.expect()
-                    ticket.settle(durable=False)
                 if lost is SPILLED or (lost and lost[-1] is row):
+                    self._accounts.submitted += 1
+                    if lost is SPILLED and ticket is not None:
+                        # Who waits here waits for the database, and not for the disk.
+                        ticket.expect()
+                        ticket.settle(durable=False)
                     return lost
             if ticket is not None:
                 ticket.expect()
                 self._tickets[id(row)] = ticket
+            # As late as it can be: whoever calls may be at the end of its stack.
             self._queues[table][low_priority].append(row)
+            self._accounts.submitted += 1
             self._rows_left -= 1
             self._bytes_left -= size
             queued = self._queued = self._queued + 1
@@ -121,8 +123,8 @@ class Buffer:
     def drop(self, reason: LossReason) -> None:
         """Count a record that never became a tuple."""
         with self._lock:
-            self._accounts.submitted += 1
             self._accounts.lose_unknown(reason, 1)
+            self._accounts.submitted += 1
 
     def take(self) -> Batch | None:
         """Hand out the next batch, denied and failed requests first; None when empty."""

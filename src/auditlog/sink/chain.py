@@ -18,6 +18,7 @@ from auditlog.sink.batch import Source
 from auditlog.sink.buffer import Buffer, Put
 from auditlog.sink.copy import CopyTarget
 from auditlog.sink.dead_letters import DEAD_LETTERS_FOLDER, DeadLetterFile
+from auditlog.sink.deferred import DeferredReporter
 from auditlog.sink.encode import Encoder
 from auditlog.sink.isolation import Isolation
 from auditlog.sink.ledger import writer_name
@@ -33,6 +34,7 @@ LOSS_IN_SIGHT_S = 60.0
 """How long a loss shows in `health`: longer than the interval of a usual probe."""
 
 _LOST = "see the audit.gap rows and the log: the reason stands there"
+_HANGS = "see why the database takes so long, its locks for one, or allow more commit_timeout_s"
 _SPOOL = "make room on the disk of spool_dir, or correct the rights on that folder"
 
 
@@ -58,12 +60,14 @@ class Chain:
         """
         self.accounts = Accounts()
         writer = writer_name()
-        self.spool = _spool(settings, writer, reporter)
+        lines = DeferredReporter(reporter)
+        self.tell = lines.tell
+        self.spool = _spool(settings, writer, lines)
         sources: list[Source] = []
         spooled = self.recovered = None
         if self.spool is not None:
-            spooled = Spooled(settings, self.accounts, self.spool, on_due)
-            self.recovered = Recovered(settings, self.accounts, self.spool)
+            spooled = Spooled(settings, self.accounts, self.spool, on_due, self.tell)
+            self.recovered = Recovered(settings, self.accounts, self.spool, self.tell)
             sources += [spooled, self.recovered]
         spill = None if spooled is None else spooled.spill
         self.buffer = Buffer(settings, self.accounts, on_due, spill)
@@ -111,6 +115,8 @@ class Chain:
         failing = self.spool and (self.spool.failing or self.spool.unreadable)
         if failing:
             return Health(HealthStatus.DEGRADED, f"the spool fails: {failing}", _SPOOL)
+        if self.durability.is_open:
+            return Health(HealthStatus.DEGRADED, "requests wait for their rows in vain", _HANGS)
         return None
 
     def is_empty(self) -> bool:
@@ -128,12 +134,14 @@ class Chain:
         self.own.end()
         if (last_words := self.own.take()) is not None:
             self.own.give_up(last_words)
+        self.tell()
         return lost
 
     def close(self) -> None:
         """Let go of the spool: another process may go on with what is left there."""
         if self.spool is not None:
             self.spool.close()
+            self.tell()
 
     def _is_spilling(self) -> bool:
         return self.spool is not None and not self.spool.failing

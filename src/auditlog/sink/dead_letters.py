@@ -171,10 +171,10 @@ class DeadLetterFile:
         Raises:
             OSError: the file could not be written anew; it is as it was.
         """
-        with self._locked(os.O_RDWR):
+        with self._locked(os.O_RDWR) as file:
             rest = [line for line in self._lines() if not _is_of(line, letter_ids)]
             replacement = self.path.with_suffix(".rewriting")
-            _write(replacement, b"".join(line + b"\n" for line in rest))
+            _write(replacement, b"".join(line + b"\n" for line in rest), os.fstat(file))
             replacement.replace(self.path)
 
     def _lines(self) -> list[bytes]:
@@ -222,10 +222,15 @@ def _is_same(file: int, path: Path) -> bool:
     return (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file anew, down to the disk: it takes the place of the only copy."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+def _write(path: Path, data: bytes, owner: os.stat_result) -> None:
+    """Write a file anew, down to the disk: it takes the place of the only copy.
+
+    It stays the service's, though root may be the one who looks after the letters.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o600), "wb") as file:
+        os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -253,24 +258,30 @@ def _letter(line: bytes) -> DeadLetter | None:
         document = orjson.loads(line)
         letter = DeadLetter(
             letter_id=UUID(document["letter_id"]),
-            died_at=datetime.fromisoformat(document["died_at"]),
-            writer=document["writer"],
-            table_name=document["table_name"],
-            columns=tuple(document["columns"]),
+            died_at=datetime.fromisoformat(document["died_at"]).astimezone(UTC),
+            writer=_text(document["writer"]),
+            table_name=_text(document["table_name"]),
+            columns=tuple(map(_text, document["columns"])),
             row=_bytes(document["row"]) or b"",
             instance_id=_bytes(document["instance_id"]),
             log_id=_bytes(document["log_id"]),
-            sqlstate=document["sqlstate"],
-            reason=document["reason"],
+            sqlstate=_text(document["sqlstate"]),
+            reason=_text(document["reason"]),
         )
         return letter if letter.letter_id == letter_id(letter.table_name, letter.row) else None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 
 def _is_of(line: bytes, letter_ids: set[UUID]) -> bool:
     letter = _letter(line)
     return letter is not None and letter.letter_id in letter_ids
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
 
 
 def _base64(data: bytes | None) -> str | None:

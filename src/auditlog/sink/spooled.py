@@ -38,12 +38,27 @@ class Spooled:
     in_order = True
 
     def __init__(
-        self, settings: Settings, accounts: Accounts, spool: Spool, on_due: Callable[[], None]
+        self,
+        settings: Settings,
+        accounts: Accounts,
+        spool: Spool,
+        on_due: Callable[[], None],
+        tell: Callable[[], None],
     ) -> None:
+        """Make the source of a spool.
+
+        Args:
+            settings: The sizes that make a batch due.
+            accounts: Where it counts.
+            spool: The spool.
+            on_due: As the buffer's.
+            tell: Logs what the spool has to say; called without any lock.
+        """
         self._settings = settings
         self._accounts = accounts
         self._spool = spool
         self._on_due = on_due
+        self._tell = tell
         # Rows that wait, as far as the writer was told of them.
         self._waiting = 0
         self._looks_at = 0.0
@@ -75,6 +90,7 @@ class Spooled:
                 if waiting in {1, batch_rows}:
                     on_due()
                 return SPILLED
+            self._tell()
             if ticket is not None:
                 ticket.settle(durable=False)
             return buffer.put(table, row, low_priority)
@@ -108,6 +124,7 @@ class Spooled:
         with self._accounts.lock:
             # No `put` is halfway: the next one finds nothing waiting, or the writer has a timer.
             self._waiting = self._spool.waiting_rows
+        self._tell()
         if taken is None:
             self._looks_at = time.monotonic() + (UNREADABLE_S if self._waiting else 0.0)
             return None
@@ -126,6 +143,7 @@ class Spooled:
                 self._accounts.written += fresh
             elif fresh:
                 self._accounts.lose_all(reason, batch.originals())
+        self._tell()
 
     def bury(self, batch: Batch) -> None:
         """Count a batch of one row as kept among the dead letters."""
@@ -159,10 +177,13 @@ class Recovered:
 
     in_order = True
 
-    def __init__(self, settings: Settings, accounts: Accounts, spool: Spool) -> None:
+    def __init__(
+        self, settings: Settings, accounts: Accounts, spool: Spool, tell: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._accounts = accounts
         self._spool = spool
+        self._tell = tell
         self._looks_at = 0.0
         self._is_waiting = False
         self.is_done = False
@@ -192,6 +213,7 @@ class Recovered:
             self._looks_at = time.monotonic() + ADOPT_EVERY_S
             self._spool.adopt()
             taken = self._next()
+        self._tell()
         self._is_waiting = taken is not None
         self.is_done = taken is None
         return None if taken is None else Batch(taken.rows, self, replay=True, taken=taken)

@@ -82,8 +82,10 @@ class CommittedAnswer(SpooledAnswer):
     def close(self) -> None:
         """Send nothing more by itself."""
         self._stop_timer()
-        if self._releasing is not None:
-            self._releasing.cancel()
+        releasing = self._releasing
+        # Of one that failed, nobody is left who could be told.
+        if releasing is not None and not releasing.cancel() and not releasing.cancelled():
+            releasing.exception()
 
     async def _pass(self, message: Message) -> None:
         if self._held or self._has_begun or not _is_start(message):
@@ -156,9 +158,6 @@ class CommittedAnswer(SpooledAnswer):
         self._has_begun = True
         give = self._give(head)
         self._releasing = asyncio.get_running_loop().create_task(give, context=self._context)
-
-    async def _give(self, head: Message) -> None:
-        await self._server(head)
 
     def _restore_head(self) -> None:
         """Undo what the application did to the head in the belief that it was sent."""

@@ -87,9 +87,12 @@ class SpooledAnswer:
         await self._release()
 
     async def _release(self) -> None:
+        while self._held:
+            await self._give(self._held.pop(0))
+
+    async def _give(self, message: Message) -> None:
         try:
-            while self._held:
-                await self._server(self._held.pop(0))
+            await self._server(message)
         except OSError:
             self._exchange.disconnected = True
             raise
