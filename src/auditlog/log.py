@@ -152,7 +152,8 @@ class AuditLog(ApplicationEvents):
             await asyncio.wait({finished}, timeout=max(0.0, deadline - time.monotonic()))
             if not (is_over := finished.done()):
                 runner.cancel()
-                await asyncio.wait({finished})
+                # Its loop may be another one, which something holds up.
+                await asyncio.wait({finished}, timeout=self.settings.drain_timeout_s)
             if not is_over or self._writer.has_left:
                 self._give_up()
                 break

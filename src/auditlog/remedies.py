@@ -62,6 +62,11 @@ _MISREAD = re.compile("invalid integer value|invalid port number")
 
 _OTHER_SCHEMA = "the schema is of another version, or was changed by hand: run `auditlog doctor`"
 _MISSING_SCHEMA = "the schema is missing: run `auditlog migrate`"
+_HELD_UP = (
+    "a lock or a slow server holds statements up, or somebody cancels them: look for it in"
+    " pg_stat_activity; statement_timeout_s gives writing more time"
+)
+_DAMAGED = "pages of the database are damaged: see the server's log, and restore what it names"
 _REMEDIES = {
     BAD_DSN: "write postgresql://USER:PASSWORD@HOST/DATABASE with special characters of the"
     " password percent-encoded (@ is %40, / is %2F), or host=... dbname=... user=...",
@@ -81,8 +86,13 @@ _REMEDIES = {
     " it is GRANT USAGE ON SCHEMA logstore and GRANT SELECT ON logstore.logs",
     "42703": "the schema is of another version: run `auditlog migrate`",
     "42P01": _MISSING_SCHEMA,
+    "53100": "free disk space on the server",
     "53300": "raise max_connections, or use a pooler",
+    "55P03": _HELD_UP,
+    "57014": _HELD_UP,
     "57P03": "wait until the server is up",
+    "XX001": _DAMAGED,
+    "XX002": _DAMAGED,
 }
 
 _VAGUE = frozenset({"08P01", "58000", "XX000", "XXUUU"})

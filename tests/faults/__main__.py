@@ -14,10 +14,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from fault_cases import Case, cases  # noqa: E402  # needs the path
+from fault_hostile import hostile_records  # noqa: E402  # likewise
 from fault_postgres import Postgres  # noqa: E402  # likewise
 from fault_report import heading, table_head, table_line  # noqa: E402  # likewise
 from fault_scene import MODES, Result, tried  # noqa: E402  # likewise
 from fault_script import killed_script  # noqa: E402  # likewise
+
+HOSTILE_RECORDS = 5_000
 
 
 def main() -> int:
@@ -36,6 +39,9 @@ def main() -> int:
         for mode in options.modes:
             if options.only in "script: kill -9" and mode != "commit":
                 _note(killed_script(postgres, mode, options.seed, options.kills // 5), failures)
+        if options.only in "hostile records" and "spool" in options.modes:
+            result, _ = hostile_records(postgres, options.seed, HOSTILE_RECORDS)
+            _note(result, failures, lossless=True)
     for failure in failures:
         print(f"\n{failure}", file=sys.stderr)
     return int(bool(failures))

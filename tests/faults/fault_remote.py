@@ -3,6 +3,7 @@
 The same from outside as `fault_client.Client`; what it does is read from its journal.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -21,22 +22,13 @@ class RemoteClient:
         self, port: int, journal: Path, run: str, *, kind: str, rate: float, seed: int
     ) -> None:
         self.journal = Journal(journal)
-        self._command = [
-            sys.executable,
-            __file__,
-            str(port),
-            journal,
-            run,
-            kind,
-            f"{rate}",
-            f"{seed}",
-        ]
+        arguments = (port, journal, run, kind, rate, seed)
+        self._command = [sys.executable, __file__, *map(str, arguments)]
 
     def __enter__(self) -> Self:
+        path = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            env={"PYTHONPATH": ":".join(filter(None, sys.path))},
+            self._command, stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
         )
         return self
 

@@ -14,7 +14,7 @@ from auditlog import Settings
 from auditlog.query.reconcile import reconcile
 from auditlog.query.verdicts import is_well
 from auditlog.sink.dead_letters import DeadLetterFile, letter_of
-from auditlog.sink.faults import Fault, bad_row, classify
+from auditlog.sink.faults import Fault, bad_row, classify, remedy
 from auditlog.sink.replay import Outcome, letter_ids, replay
 from auditlog.sink.reduced import reduced
 from databases import Server, as_role
@@ -103,3 +103,13 @@ async def test_letter_stays_where_nobody_may_look_whether_its_row_is_there(serve
             execute(dsn, f'GRANT SELECT ON logstore.logs TO "{role}"')
             assert replay(conn, letter).outcome is Outcome.REFUSED
         execute(dsn, f'DROP OWNED BY "{role}"')
+
+
+async def test_server_says_itself_what_held_it_up(any_dsn: str) -> None:
+    """A statement that waits for a lock is no dead connection, for which a firewall is to blame."""
+    with psycopg.connect(any_dsn) as other:
+        other.execute("LOCK TABLE logstore.logs IN SHARE MODE")
+        async with target_of(any_dsn, statement_timeout_s=1) as target:
+            error = await refusal(target, batch_of(good(0, 3)))
+    assert (error.sqlstate, classify(error)) == ("57014", Fault.RETRY)
+    assert "pg_stat_activity" in remedy(error)

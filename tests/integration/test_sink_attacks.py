@@ -1,4 +1,4 @@
-"""What somebody tries who wants a log to hang a service, to serve what is not stored, to miscount."""
+"""What somebody tries who wants a log to hang a service, or to serve what is not stored."""
 
 import asyncio
 import subprocess
@@ -51,13 +51,13 @@ async def test_a_full_queue_does_not_serve_what_is_not_committed(tmp_path: Path)
         drain_timeout_s=0.1,
     )
     async with AuditLog(NOWHERE, settings=settings) as audit:
-        for record, outcome in zip(
-            numbered(range(3)), [Outcome.ACCEPTED, Outcome.SPOOLED, Outcome.SPOOLED], strict=True
-        ):
+        first, *others = numbered(range(3))
+        assert audit.submit(first) is Outcome.ACCEPTED
+        for record in others:
             ticket = Ticket()
-            assert audit.submit(record, ticket) is outcome
+            assert audit.submit(record, ticket) is Outcome.SPOOLED
             assert not await audit.durable(ticket)
-        assert audit.stats().refused == 3
+        assert audit.stats().refused == 2
         assert audit.stats().spooled == 2
 
 
@@ -159,8 +159,8 @@ def test_no_file_descriptors_left_does_not_hold_up_the_loop(any_dsn: str, tmp_pa
     """A segment that cannot be opened, with more than a batch in it."""
     program = """
         settings = Settings(
-            durability="spool", spool_dir=folder, spool_fsync="never", batch_rows=5, batch_age_s=0.01,
-            life_rows=False,
+            durability="spool", spool_dir=folder, spool_fsync="never",
+            batch_rows=5, batch_age_s=0.01, life_rows=False,
         )
 
         async def main():
@@ -258,3 +258,27 @@ def test_counters_add_up_at_the_end_of_the_stack(tmp_path: Path) -> None:
         sys.setrecursionlimit(1000)
         """
     run(program, NOWHERE, str(tmp_path))
+
+
+def test_close_does_not_wait_for_another_loop_that_is_held_up(tmp_path: Path) -> None:
+    """The writer runs there, and somebody blocks it with what should have been a thread."""
+    program = """
+        audit = AuditLog(dsn, settings=Settings(drain_timeout_s=0.2))
+        blocked, over = threading.Event(), threading.Event()
+
+        async def serve():
+            audit.submit(record(0))
+            await asyncio.sleep(0)
+            blocked.set()
+            over.wait(20)
+
+        thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+        thread.start()
+        assert blocked.wait(20)
+        asyncio.run(asyncio.wait_for(audit.aclose(), 10))
+        over.set()
+        thread.join(20)
+        stats = audit.stats()
+        print(stats.submitted, stats.dropped, stats.pending)
+        """
+    assert run(program, NOWHERE, str(tmp_path)) == "1 1 0\n"

@@ -145,8 +145,8 @@ def test_callables_are_asked_while_the_call_lives(
 
     assert strict_code == (OK if ends == "returns" else NOT_FOUND)
     assert asked == [client.request_id] * 2
-    # It knows nobody, and is asked once more for each row.
-    assert owners[:2] == [True, True]
+    # It names nobody, so that every look would ask it.
+    assert len(owners) >= 2
     assert all(owners)
     assert row.user_id == "7"
     assert strict.trail.errors == []

@@ -94,6 +94,7 @@ def test_class_of_a_code(sqlstate: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize(
     "sqlstate", ["42P01", "42703", "42501", "28P01", "3D000", "23502", "22P03"]
+    + ["53100", "55P03", "57014", "XX001", "XX002"]
 )
 def test_configuration_has_a_remedy_of_its_own(sqlstate: str) -> None:
     """Somebody has to act, so the text says how."""

@@ -1,4 +1,4 @@
-"""What somebody tries who wants the sink to lose a row, to count one twice, or to hold up a loop."""
+"""What somebody tries who wants the sink to lose a row, to count it twice, or to hold up a loop."""
 
 import asyncio
 import os
@@ -17,13 +17,12 @@ from auditlog.reporting import Reporter
 from auditlog.sink.accounts import Accounts
 from auditlog.sink.batch import Batch
 from auditlog.sink.buffer import SPILLED, Buffer
-from auditlog.sink.spool.spool import Spool
 from auditlog.sink.spooled import UNREADABLE_S, Recovered, Spooled
 from auditlog.sink.stats import LossReason
 from auditlog.sink.waiting import Durability, Room
 from auditlog.ticket import Ticket
 from spool_scene import drained, put, row, spool_at
-from writer_scene import Desk, Scene, connection_lost
+from writer_scene import Scene, connection_lost, refuses
 
 Operation = Callable[[Buffer], Callable[[], object]]
 
@@ -393,3 +392,42 @@ def test_segment_that_is_gone_when_its_rows_are_repeated(tmp_path: Path) -> None
     assert sorted(drained(spool)) == [3, 4]
     assert sum(lost.count for lost in spool.lost()) == 3
     spool.close()
+
+
+def test_rows_leave_the_spool_without_holding_up_a_submit(tmp_path: Path) -> None:
+    """Files are deleted then, and a disk may take its time."""
+    lane = Lane(tmp_path)
+    lane.fill(range(4))
+    settle_in_spool, was_free = lane.spool.settle, list[bool]()
+
+    def slow(*arguments: Any) -> None:
+        thread = threading.Thread(
+            target=lambda: was_free.append(lane.accounts.lock.acquire(timeout=5))
+        )
+        thread.start()
+        thread.join()
+        settle_in_spool(*arguments)
+
+    lane.spool.settle = slow  # type: ignore[method-assign]
+    batch = lane.spooled.take()
+    assert batch is not None
+    lane.spooled.settle(batch)
+    assert was_free == [True]
+
+
+async def test_batch_that_cannot_be_split_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a defect of the library's own: its rows are pending, and counted by whoever gives up."""
+    scene = Scene()
+
+    def defect(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(scene.writer._isolation, "split", defect)
+    scene.desk.fail = refuses(b"2")
+    scene.put(b"1", b"2", b"3")
+    task = asyncio.create_task(scene.writer.run())
+    await asyncio.wait({task})
+    assert isinstance(task.exception(), LookupError)
+    assert scene.writer.abandon() == 3
+    assert trail.adds_up(scene.buffer.snapshot())
+    assert scene.buffer.snapshot().pending == 0

@@ -51,6 +51,9 @@ _KEEPALIVE: dict[str, Any] = {
 }
 
 _MAX_TIMEOUT_MS = 2**31 - 1
+# Of the time that a batch has: a server that still answers is to say itself what held a statement
+# up, before the connection is taken for dead.
+_SERVERS_SHARE = 0.8
 # A server that gets no word from a client whose network is gone goes on waiting for it, in the
 # middle of the data of a COPY too, where no other time-out counts; and what it has written by then
 # holds up the writer's next attempt.
@@ -245,7 +248,7 @@ class CopyTarget:
 
 def _begin(statement_timeout_s: float) -> bytes:
     """One message, and so one round trip; local, so a pooler's next client sees nothing of it."""
-    ms = min(max(1, round(statement_timeout_s * 1000)), _MAX_TIMEOUT_MS)
+    ms = min(max(1, round(statement_timeout_s * _SERVERS_SHARE * 1000)), _MAX_TIMEOUT_MS)
     return _BEGIN.format(ms=ms).encode()
 
 

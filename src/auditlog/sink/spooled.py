@@ -143,12 +143,13 @@ class Spooled:
                 self._accounts.written += fresh
             elif fresh:
                 self._accounts.lose_all(reason, batch.originals())
-        self._tell()
+        self._let_go(batch)
 
     def bury(self, batch: Batch) -> None:
         """Count a batch of one row as kept among the dead letters."""
         with self._accounts.lock:
             self._accounts.dead_lettered += self._decide(batch)
+        self._let_go(batch)
 
     def give_up(self, batch: Batch) -> int:
         """Leave it in the spool; it comes again whole, as some of it may be committed."""
@@ -162,14 +163,18 @@ class Spooled:
         return 0
 
     def _decide(self, batch: Batch) -> int:
-        """Let rows go from the spool; return how many of them were not counted before."""
+        """Count rows as decided; return how many of them were not counted before."""
         rows = batch.size
         batch.taken.settled += rows
-        self._spool.settle(batch.taken.taken, rows)
         fresh = max(0, rows - self._counted)
         self._counted -= rows - fresh
         self._accounts.spooled -= fresh
         return fresh
+
+    def _let_go(self, batch: Batch) -> None:
+        # Not under the lock: files are deleted, and a `submit` must not wait for that.
+        self._spool.settle(batch.taken.taken, batch.size)
+        self._tell()
 
 
 class Recovered:

@@ -160,7 +160,8 @@ class Writer:
     async def flush(self) -> bool:
         """Wait until every row that was queued at the call is settled.
 
-        False if `run` ended first, or if rows cannot be read from their source. A batch that waits to be repeated is repeated at once.
+        False if `run` ended first, or if rows cannot be read from their source. A batch that
+        waits to be repeated is repeated at once.
         """
         if self._is_empty():
             return True
@@ -284,8 +285,9 @@ class Writer:
                 return
             if classify(error) is Fault.DATA:
                 if batch.size > 1:
+                    parts = self._isolation.split(batch, error)
                     self._under_way.remove(batch)
-                    self._under_way.extend(reversed(self._isolation.split(batch, error)))
+                    self._under_way.extend(reversed(parts))
                     return
                 error = await self._keep(batch, error)
                 if error is None:

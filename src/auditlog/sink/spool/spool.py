@@ -67,7 +67,7 @@ class Spool:
         self._reading = threading.RLock()
         self._pid = os.getpid()
         self.unreadable = ""
-        """Why rows of the own lane could not be read when that was last tried; empty: they could."""
+        """Why rows of the own lane could not be read, the last time; empty: they could."""
         # Past the method below, whose call would cost 0.07 µs more (2026-11-28).
         self.append = self._tail.append  # type: ignore[method-assign]
         _spools.add(self)
