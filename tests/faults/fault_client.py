@@ -39,6 +39,7 @@ class Client:
         kind: `asgi`, or one of the gRPC servers.
         rate: Requests a second, of all clients together.
         clients: How many are at it at once.
+        seed: Of what the requests ask for.
         user: Gives what the user of a request begins with, by its number.
     """
 

@@ -16,7 +16,8 @@ _ROWS = """
     SELECT coalesce(metadata ->> 'audit.request_id', metadata ->> 'fault_id',
                     substring(request_url FROM '/r/([^?]+)'),
                     substring(user_id FROM 's[0-9]+-[0-9]+')),
-           CASE WHEN metadata ? 'audit.reduced' THEN 'reduced' ELSE metadata ->> 'audit.stage' END
+           coalesce(metadata ->> 'audit.stage',
+                    CASE WHEN metadata ? 'audit.reduced' THEN 'reduced' END)
     FROM logstore.logs
     WHERE event_type IS NULL OR event_type NOT IN ('audit.start', 'audit.stop', 'audit.gap')
 """
@@ -34,8 +35,8 @@ class Row(NamedTuple):
 
     identity: str
     stage: str | None
-    """`received`, `complete`, `late`; None where a request has one row; `reduced` where a row was
-    stored without its texts, and its stage with them."""
+    """`received`, `complete`, `late`; None where a request has one row; `reduced` where a row
+    was stored without its texts, and its stage, if it had one, with them."""
 
 
 class Gap(NamedTuple):

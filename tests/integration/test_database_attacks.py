@@ -1,43 +1,37 @@
-"""What an operator, a trigger or an attacker does to the database, and the writer has to survive."""
+"""What operators, triggers and other writers do to the database, and the writer has to survive."""
 
 import asyncio
-import os
-import stat
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from auditlog import Settings
-from auditlog.query.reconcile import reconcile
-from auditlog.query.verdicts import is_well
-from auditlog.sink.dead_letters import DeadLetterFile, letter_of
+from auditlog.postgres import embedded
+from auditlog.sink.dead_letters import letter_of
 from auditlog.sink.faults import Fault, bad_row, classify, remedy
+from auditlog.sink.ledger import copy_stream
 from auditlog.sink.replay import Outcome, letter_ids, replay
-from auditlog.sink.reduced import reduced
+from auditlog.tables import LOGS
 from databases import Server, as_role
+from own_server import own_server
 from poison import batch_of, changed, good, refusal, target_of
-from trail import execute, fetch, ledger_agrees, rows
-
-POISONED = b"poisoned"
+from trail import execute, fetch, ledger_agrees, rows, until, waits_for_a_lock
 
 
-def trigger(dsn: str, body: str, table: str = "logs", place: str = "BEFORE") -> None:
+def trigger(dsn: str, body: str, table: str = "logs") -> None:
     """A trigger of the operator's on each row of a table."""
     execute(
         dsn,
         f"CREATE FUNCTION public.attack() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN {body} RETURN NEW; END $$;"
-        f" CREATE TRIGGER attack {place} INSERT ON logstore.{table}"
+        f" CREATE TRIGGER attack BEFORE INSERT ON logstore.{table}"
         " FOR EACH ROW EXECUTE FUNCTION public.attack()",
     )
 
 
 def with_poison(count: int = 9) -> list[bytes]:
     tuples = good(0, count)
-    tuples[4] = changed(0, tuples[4], message=POISONED)
+    tuples[4] = changed(0, tuples[4], message=b"poisoned")
     return tuples
 
 
@@ -68,16 +62,15 @@ async def test_what_a_trigger_refuses_is_one_rows_fault(any_dsn: str, statement:
 
 @pytest.mark.parametrize("replayed", [False, True])
 async def test_what_a_trigger_refuses_in_the_ledger_is_no_rows_fault(
-    any_dsn: str, replayed: bool
+    any_dsn: str, *, replayed: bool
 ) -> None:
     """Split to single rows, every one of them would be refused as well, and given up."""
     tuples = good(0, 3)
     async with target_of(any_dsn) as target:
-        await target.write(batch_of(tuples[:1]))
+        if replayed:
+            await target.write(batch_of(tuples[:1]))
         trigger(any_dsn, "RAISE 'no more batches';", table="batches")
-        error = await refusal(target, batch_of(tuples, replay=replayed)) if replayed else (
-            await refusal(target, batch_of(tuples[1:]))
-        )
+        error = await refusal(target, batch_of(tuples, replay=replayed))
     assert classify(error) is Fault.CONFIGURATION
 
 
@@ -113,3 +106,65 @@ async def test_server_says_itself_what_held_it_up(any_dsn: str) -> None:
             error = await refusal(target, batch_of(good(0, 3)))
     assert (error.sqlstate, classify(error)) == ("57014", Fault.RETRY)
     assert "pg_stat_activity" in remedy(error)
+
+
+async def test_row_that_is_refused_at_the_commit_is_found(any_dsn: str) -> None:
+    """By halving: a deferred check names none. The connection lives on, and the rest is stored."""
+    execute(
+        any_dsn,
+        "CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.message = 'poisoned' THEN RAISE 'no'; END IF; RETURN NULL; END $$;"
+        " CREATE CONSTRAINT TRIGGER late AFTER INSERT ON logstore.logs"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.late()",
+    )
+    tuples = with_poison()
+    async with target_of(any_dsn) as target:
+        error = await refusal(target, batch_of(tuples))
+        assert (classify(error), bad_row(error)) == (Fault.DATA, None)
+        del tuples[4]
+        await target.write(batch_of(tuples))
+    assert len(rows(any_dsn)) == len(tuples)
+    assert ledger_agrees(any_dsn)
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_deadlock_with_another_writer_is_repeated(any_dsn: str, *, replayed: bool) -> None:
+    """Two that write the same rows in another order: the one that is ended stores each once."""
+    first, second = sorted(good(0, 2))
+    batch = batch_of([first, second], replay=replayed)
+    async with target_of(any_dsn) as target:
+        with psycopg.connect(any_dsn) as other:
+            other.execute("SET LOCAL deadlock_timeout = '1min'")  # so that we are the one
+            _copy(other, second)
+            writing = asyncio.create_task(refusal(target, batch))
+            await until(lambda: waits_for_a_lock(any_dsn))
+            await asyncio.to_thread(_copy, other, first)
+            error = await writing
+            assert (error.sqlstate, classify(error)) == ("40P01", Fault.RETRY)
+            other.rollback()
+        await target.write(batch)
+    assert len(rows(any_dsn)) == 2
+    assert ledger_agrees(any_dsn)
+
+
+async def test_commit_that_waits_for_a_standby_is_not_taken_for_done() -> None:
+    """The time-out of statements does not end that wait; else a failover would lose the row."""
+    with own_server() as folder, embedded.start(folder) as server:
+        dsn, batch = server.dsn, batch_of(good(0, 3))
+        async with target_of(dsn, statement_timeout_s=0.5) as target:
+            execute(dsn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            execute(dsn, "SELECT pg_reload_conf()")
+            await until(lambda: fetch(dsn, "SHOW synchronous_standby_names") == ["nobody"])
+            for _ in range(3):
+                assert classify(await refusal(target, batch)) is Fault.RETRY
+            execute(dsn, "ALTER SYSTEM RESET synchronous_standby_names")
+            execute(dsn, "SELECT pg_reload_conf()")
+            await until(lambda: len(rows(dsn)) == 3)
+            await target.write(batch)
+        assert len(rows(dsn)) == 3
+        assert ledger_agrees(dsn)
+
+
+def _copy(conn: psycopg.Connection[Any], row: bytes) -> None:
+    with conn.cursor().copy(LOGS.copy_statement) as copy:
+        copy.write(copy_stream([row]))

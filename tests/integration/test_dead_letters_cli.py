@@ -1,6 +1,7 @@
 """`auditlog dead-letters`: what it prints, what it changes, and the codes it exits with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,29 @@ def test_discard_leaves_a_row_with_the_reason(any_dsn: str, buried: list[DeadLet
     assert sum(gap["metadata"]["audit.gap.count"] for gap in gaps(any_dsn)) == 3
     assert left(any_dsn) == 0
     assert ledger_agrees(any_dsn)
+
+
+def test_forged_letter_does_not_keep_the_others(any_dsn: str, tmp_path: Path) -> None:
+    """Anybody who can write into the folder can write one that names a tenant and has no row."""
+    file = DeadLetterFile(tmp_path / DEAD_LETTERS_FOLDER)
+    forged = [letter_of(0, row, "", "a reason", "host:1") for row in (b"", b"\0\x13\0\0\0")]
+    for each in (letter(), *(replace(each, instance_id=b"b") for each in forged)):
+        file.append(each)
+    arguments = ("--all", "--reason", "forged", "--spool-dir", str(tmp_path), "--dsn", any_dsn)
+    done = auditlog("dead-letters", "discard", *arguments)
+    assert (done.returncode, done.stdout) == (Exit.OK, "discarded 3\n"), done.stderr
+    assert sorted(row["metadata"]["audit.gap.count"] for row in gaps(any_dsn)) == [1, 2]
+
+
+def test_letter_that_is_named_twice_is_one(
+    any_dsn: str, filed: tuple[Path, list[DeadLetter]]
+) -> None:
+    """The trail is not told of two."""
+    name = str(filed[1][0].letter_id)
+    arguments = (name, name, "--reason", "x", "--spool-dir", str(filed[0]), "--dsn", any_dsn)
+    assert auditlog("dead-letters", "discard", *arguments).stdout == "discarded 1\n"
+    (gap,) = gaps(any_dsn)
+    assert gap["metadata"]["audit.gap.count"] == 1
 
 
 def test_letters_are_named_without_doubt(any_dsn: str, buried: list[DeadLetter]) -> None:

@@ -93,10 +93,13 @@ def test_class_of_a_code(sqlstate: str, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize(
-    "sqlstate", ["42P01", "42703", "42501", "28P01", "3D000", "23502", "22P03"]
-    + ["53100", "55P03", "57014", "XX001", "XX002"]
+    "sqlstate",
+    [
+        *("42P01", "42703", "42501", "28P01", "3D000", "23502", "22P03"),
+        *("53100", "55P03", "57014", "XX001", "XX002"),
+    ],
 )
-def test_configuration_has_a_remedy_of_its_own(sqlstate: str) -> None:
+def test_what_somebody_has_to_mend_has_a_remedy_of_its_own(sqlstate: str) -> None:
     """Somebody has to act, so the text says how."""
     assert remedy(error_of(sqlstate)) != remedy(error_of("08006"))
 
@@ -167,7 +170,9 @@ def test_lack_of_a_partition_is_the_schemas() -> None:
 
 def test_only_our_ledger_is_the_ledger() -> None:
     """By its constraints, or because it was being written."""
-    assert classify(error_of("23505", schema_name="logstore", table_name="batches")) is CONFIGURATION
+    assert (
+        classify(error_of("23505", schema_name="logstore", table_name="batches")) is CONFIGURATION
+    )
     assert classify(error_of("23505", schema_name="public", table_name="batches")) is DATA
     with pytest.raises(psycopg.Error) as caught, entering_ledger():
         raise error_of("P0001")

@@ -205,7 +205,9 @@ def _place(dsn: str | None, file: DeadLetterFile | None) -> Letters:
 def _chosen(source: Letters, named: list[str] | None, *, every: bool) -> list[UUID]:
     if bool(named) == every:
         raise typer.BadParameter("name letters by their ID, or all of them by --all")
-    return source.identities() if every else [_identity(source, name) for name in named or ()]
+    if every:
+        return source.identities()
+    return list(dict.fromkeys(_identity(source, name) for name in named or ()))
 
 
 def _identity(source: Letters, beginning: str) -> UUID:

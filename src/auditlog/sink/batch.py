@@ -22,7 +22,11 @@ class Source(Protocol):
         """How many rows could be taken."""
 
     def take(self) -> "Batch | None":
-        """Hand out the next batch; None when there is none."""
+        """Hand out the next batch; None when there is none.
+
+        Or when none can be had: then it must not be due for a while, for a writer that is always
+        due never lets its event loop go on.
+        """
 
     def settle(self, batch: "Batch", reason: LossReason | None = None) -> None:
         """Count a batch, or a part of one, as written, or as lost for a reason."""

@@ -8,6 +8,7 @@ replay adds nothing, and a discarded one is told twice.
 
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -206,8 +207,9 @@ def _tell(
 def _loss(table_name: str, row: bytes, tenant: bytes | None, died_at: datetime) -> Gap:
     """Return what is missing without a letter; `row` may be no more than its beginning."""
     when = int(died_at.timestamp() * 1_000_000)
-    # Where there is a tenant, the row has the form of a tuple.
+    # Where there is a tenant, the row has the form of a tuple; unless somebody made the letter up.
     if tenant is not None and table_name in _NAMES:
-        when = log_date_of(_NAMES.index(table_name), row)
+        with suppress(IndexError, struct.error):
+            when = log_date_of(_NAMES.index(table_name), row)
     named = None if tenant is None else tenant.decode(errors="replace")
     return Gap(DISCARDED, named, 1, when, when)
