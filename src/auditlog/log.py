@@ -129,9 +129,16 @@ class AuditLog(ApplicationEvents):
         await self._chain.room.wait()
 
     async def start(self) -> None:
-        """Start writing on the running loop; does not wait for the database. May be nested."""
+        """Start writing on the running loop. May be nested.
+
+        It does not wait for the database; but under `commit`, for `connect_timeout_s` at most, or
+        the first requests would be refused for want of a connection.
+        """
         self._users += 1
         self._begin(Runner.on_loop)
+        if self.settings.durability == "commit" and self._users == 1:
+            self._chain.own.begin()
+            await self.flush(self.settings.connect_timeout_s)
 
     async def aclose(self) -> None:
         """Ship what is queued within `drain_timeout_s` and stop; what is left then is lost.

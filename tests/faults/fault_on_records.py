@@ -49,6 +49,6 @@ def refused_and_killed(scene: Scene) -> None:
     """While rows are isolated, the service is killed."""
     with scene.database.refusing(REFUSED):
         for _ in range(3):
-            scene.flow(50)
+            scene.flow(150)
             scene.service.kill()
             scene.service.start()

@@ -36,6 +36,27 @@ async def test_committed_means_that_it_can_be_read(any_dsn: str) -> None:
             assert len(trail.users(any_dsn)) == number + 1
 
 
+async def test_start_waits_for_the_database(proxy: Proxy, any_dsn: str) -> None:
+    """So that the first request is not refused while a connection is made; but not for ever."""
+    proxy.fall_silent()
+    settings = quick(durability="commit", life_rows=True, connect_timeout_s=20.0)
+    audit = AuditLog(proxy.dsn, settings=settings)
+    starting = asyncio.create_task(audit.start())
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    proxy.speak()
+    async with asyncio.timeout(20):
+        await starting
+    query = "SELECT event_type FROM logstore.logs"
+    assert trail.fetch(any_dsn, query) == ["audit.start"]
+    await audit.aclose()
+    impatient = quick(
+        durability="commit", life_rows=True, connect_timeout_s=0.05, drain_timeout_s=0.05
+    )
+    async with asyncio.timeout(20), AuditLog(NOWHERE, settings=impatient):
+        pass
+
+
 async def test_rows_that_come_together_share_a_commit(any_dsn: str) -> None:
     """A hundred requests at once are a few transactions and not a hundred."""
     settings = quick(durability="commit", batch_age_s=60.0, commit_timeout_s=20.0)

@@ -162,5 +162,6 @@ def _many(count: int, noun: str, ending: str = "s") -> str:
 _MISCOUNTS: dict[LifeState, str] = {
     "unbalanced": "rows by which the counters of a stop do not add up",
     "overdrawn": "rows that a process counted as written and the ledger has not: entries were"
-    " deleted, or records submitted again under the same log_id",
+    " deleted, a standby that lacked them took over, or records were submitted again under the same"
+    " log_id",
 }
