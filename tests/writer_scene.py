@@ -13,7 +13,7 @@ from auditlog.settings import Settings
 from auditlog.sink.accounts import Accounts
 from auditlog.sink.batch import Batch
 from auditlog.sink.buffer import Buffer
-from auditlog.sink.dead_letters import DeadLetter
+from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile
 from auditlog.sink.isolation import Isolation
 from auditlog.sink.writer import Writer
 
@@ -55,6 +55,9 @@ class Desk:
     async def close(self) -> None:
         self.closed += 1
 
+    async def is_stored(self, _table: int, row: bytes) -> bool | None:
+        return row in self.written
+
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         if self.grave_error is not None:
             raise self.grave_error
@@ -82,6 +85,10 @@ class Scene:
 
     def _on_due(self) -> None:
         self.writer.wake()
+
+    def isolate_in(self, file: DeadLetterFile) -> None:
+        """Keep what the desk does not bury in a file."""
+        self.writer._isolation = Isolation(self.desk, file, "here:1", Reporter())
 
     def put(self, *rows: bytes, low: bool = False) -> None:
         for row in rows:

@@ -1,5 +1,6 @@
 """How `auditlog tail` lays out rows."""
 
+import io
 from datetime import UTC, datetime
 
 import pytest
@@ -31,3 +32,13 @@ def test_row_without_a_request_says_what_it_is_about(record: LogRecord, shown: s
     (line,) = [line for line in capture.get().splitlines() if "12:00:00" in line]
     assert shown in line
     assert ("order.refunded" in line) is (shown.startswith("order"))
+
+
+def test_a_row_cannot_steer_the_terminal() -> None:
+    """A client chooses its URL, and with it an escape sequence that hides the rows of others."""
+    hostile = LogRecord(request_url="/\x1b[2J\x9b1A", user_id="\x1b]0;title\x07", log_level=1)
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    console.print(table_of([hostile]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert not set(shown) & {"\x1b", "\x9b", "\x07"}
+    assert r"\x1b[2J\x9b1A" in shown

@@ -1,12 +1,15 @@
 """`Writer`: ships, retries, splits and flushes. The database's side is in tests/integration."""
 
 import asyncio
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from auditlog.sink.batch import Batch
+from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile
 from auditlog.sink.stats import HealthStatus
+from auditlog.sink.writer import MAX_TIMEOUTS
 from writer_scene import Scene, connection_lost, refuses
 
 
@@ -208,3 +211,57 @@ async def test_all_rows_poison_is_one_line(caplog: pytest.LogCaptureFixture) -> 
         "auditlog.row_rejected: the database refused a row, UniqueViolation (SQLSTATE 23505); it is"
         " lost: there is no logstore.dead_letters, and no spool_dir takes it"
     ]
+
+
+async def test_a_batch_that_takes_too_long_is_made_smaller() -> None:
+    """The server ends it each time; what comes behind it is not tried in such batches again."""
+    scene = Scene(batch_rows=16)
+
+    def fail(batch: Batch) -> Exception | None:
+        return psycopg.errors.QueryCanceled("timeout") if batch.size > 3 else None
+
+    scene.desk.fail = fail
+    rows = [b"%02d" % number for number in range(32)]
+    async with scene.running():
+        scene.put(*rows)
+        assert await scene.writer.flush()
+    assert sorted(scene.desk.written) == rows
+    sizes = [batch.size for batch in scene.desk.attempts]
+    assert sizes.count(32) == MAX_TIMEOUTS
+    assert sizes.count(16) <= MAX_TIMEOUTS, "the second half was tried as long as the first"
+
+
+async def test_a_row_that_is_stored_already_is_written() -> None:
+    """By an attempt of which nobody heard: it is neither lost nor a dead letter."""
+    scene = Scene()
+    scene.desk.grave_error = None
+    scene.desk.written.append(b"2")
+    scene.desk.fail = refuses(b"2")
+    async with scene.running():
+        scene.put(b"1", b"2", b"3")
+        assert await scene.writer.flush()
+    stats = scene.buffer.snapshot()
+    assert (stats.written, stats.dead_lettered, stats.dropped) == (3, 0, 0)
+    assert scene.desk.buried == []
+
+
+async def test_a_dead_letter_file_that_is_being_rewritten_is_waited_for(tmp_path: Path) -> None:
+    """By `auditlog dead-letters`, for a second perhaps."""
+
+    class Busy(DeadLetterFile):
+        calls = 0
+
+        def append(self, letter: DeadLetter) -> None:
+            self.calls += 1
+            if self.calls < 3:
+                raise BlockingIOError
+            super().append(letter)
+
+    scene = Scene()
+    scene.isolate_in(Busy(tmp_path))
+    scene.desk.fail = refuses(b"2")
+    async with scene.running():
+        scene.put(b"1", b"2", b"3")
+        assert await scene.writer.flush()
+    stats = scene.buffer.snapshot()
+    assert (stats.written, stats.dead_lettered, stats.dropped) == (2, 1, 0)

@@ -24,7 +24,7 @@ from auditlog.capture.context import current
 from auditlog.capture.policy import Policy
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.rpc.aio import AioExchange
-from auditlog.capture.rpc.durable_aio import exchange_class
+from auditlog.capture.rpc.durable_aio import exchange_class, refusing
 from auditlog.capture.shared import Capture, Identify
 
 
@@ -78,6 +78,8 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
         except Exception as error:  # noqa: BLE001  # details that are not what they should be
             with suppress(Exception):  # a log of the application's own
                 self._capture.recorder.lose(error)
+            if self._capture.recorder.settings.durability == "commit":
+                return refusing(self._capture.recorder.settings)
             return await continuation(handler_call_details)
         # It is never set back: the context is the RPC's own, and ends with it.
         current.set(exchange)

@@ -23,8 +23,8 @@ import grpc
 from auditlog.capture.context import current
 from auditlog.capture.policy import Policy
 from auditlog.capture.recorder import Recorder
-from auditlog.capture.rpc.durable_threaded import exchange_class
-from auditlog.capture.rpc.standins import stand_in
+from auditlog.capture.rpc.durable_threaded import exchange_class, refusing
+from auditlog.capture.rpc.standins import stand_in, unwatched
 from auditlog.capture.rpc.threaded import ThreadedExchange
 from auditlog.capture.shared import Capture, Identify
 
@@ -76,6 +76,8 @@ class AuditInterceptor(grpc.ServerInterceptor):
         except Exception as error:  # noqa: BLE001  # details that are not what they should be
             with suppress(Exception):  # a log of the application's own
                 self._capture.recorder.lose(error)
+            if self._capture.recorder.settings.durability == "commit":
+                return refusing(self._capture.recorder.settings)
             return continuation(handler_call_details)
         # It is never set back: the context is the RPC's own, and ends with it.
         current.set(exchange)
@@ -89,5 +91,4 @@ class AuditInterceptor(grpc.ServerInterceptor):
             return stand_in(exchange, handler)
         except Exception as failure:  # noqa: BLE001  # not a handler of grpcio's, perhaps
             exchange.note_unreadable(failure)
-            exchange.unserved = None
-            return handler
+            return unwatched(exchange, handler)

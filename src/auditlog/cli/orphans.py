@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from auditlog.cli.durations import duration, shown
 from auditlog.cli.failures import Exit
 from auditlog.cli.options import Dsn, required
-from auditlog.cli.output import put_json_lines, say, stdout
+from auditlog.cli.output import cell, put_json_lines, say, stdout
 from auditlog.cli.rows import plain_table
 from auditlog.postgres.causes import connect
 from auditlog.query.orphans import Orphan, find_orphans
@@ -85,7 +84,7 @@ def _table(found: Iterable[Orphan]) -> Table:
     table.add_column("user", min_width=4)
     table.add_column("exchange", min_width=_UUID_CHARS)
     for orphan in found:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in _cells(orphan)))
+        table.add_row(*map(cell, _cells(orphan)))
     return table
 
 

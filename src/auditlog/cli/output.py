@@ -33,6 +33,19 @@ def put(text: str) -> None:
     stdout().print(Text(text), soft_wrap=True)
 
 
+def plain(text: str) -> str:
+    """Return a text in which whatever could steer a terminal is written out.
+
+    A client chooses what stands in a row, and escapes could repaint what is shown of others.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cell(value: object) -> Text:
+    """Return what a table shows of a value: no markup, for a URL may hold brackets."""
+    return Text("" if value is None else plain(str(value)))
+
+
 def put_json(document: Any) -> None:
     """Write one JSON document; dates become ISO 8601, whatever else its `str`."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -51,7 +64,7 @@ def put_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table, its cells as they are."""
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*map(cell, row))
     stdout().print(table)
 
 

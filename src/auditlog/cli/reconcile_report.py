@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from auditlog.cli.output import plain
 from auditlog.cli.rows import plain_table
 from auditlog.query.reconciliation import Reconciliation
 from auditlog.query.verdicts import conclusion, is_well, verdicts
@@ -85,11 +86,6 @@ def as_json(found: Reconciliation, *, strict: bool) -> dict[str, Any]:
         "dead_letters": found.dead_letters,
         "spool": dataclasses.asdict(found.spooled) if found.spooled else None,
     }
-
-
-def plain(text: str) -> str:
-    """Return a text in which whatever could steer a terminal is written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _places(found: Reconciliation) -> Iterator[str]:

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
+from auditlog.cli.output import cell
 from auditlog.records import LogLevel, LogRecord
 
 _STYLES = {LogLevel.WARN: "yellow", LogLevel.ERROR: "red"}
@@ -28,9 +28,7 @@ def table_of(records: Iterable[LogRecord], title: str | None = None) -> Table:
     table.add_column("outcome", min_width=17)
     table.add_column("level", min_width=5)
     for record in records:
-        # Text, not markup: a URL may hold brackets.
-        cells = (Text("" if cell is None else str(cell)) for cell in _cells(record))
-        table.add_row(*cells, style=_STYLES.get(LogLevel(record.log_level)))
+        table.add_row(*map(cell, _cells(record)), style=_STYLES.get(LogLevel(record.log_level)))
     return table
 
 

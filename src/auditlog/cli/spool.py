@@ -9,11 +9,10 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from auditlog.cli.failures import EXIT_CODES, Exit
 from auditlog.cli.options import AsJson
-from auditlog.cli.output import put, put_json, say, stdout
+from auditlog.cli.output import cell, put, put_json, say, stdout
 from auditlog.cli.rows import plain_table
 from auditlog.errors import SettingsError
 from auditlog.sink.spool.inspection import (
@@ -204,7 +203,7 @@ def _table(reports: list[LaneReport]) -> Table:
             report.size,
             report.damaged,
         )
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+        table.add_row(*map(cell, cells))
     return table
 
 

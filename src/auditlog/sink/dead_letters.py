@@ -131,7 +131,7 @@ class DeadLetterFile:
         self._max_bytes = max_bytes
 
     def append(self, letter: DeadLetter) -> None:
-        """Hand a letter to the kernel, which keeps it when this process dies.
+        """Keep a letter; blocks until the disk has it.
 
         Raises:
             OSError: it could not be kept, as when the file or the disk is full.
@@ -148,6 +148,8 @@ class DeadLetterFile:
             if os.write(file, line) != len(line):
                 os.ftruncate(file, size)
                 raise OSError(errno.ENOSPC, "the disk is full")
+            # The spool, which may have promised to outlive the machine, lets go of the row now.
+            os.fdatasync(file)
 
     def letters(self) -> tuple[list[DeadLetter], int]:
         """Return the letters, the oldest first, each once; and how many lines cannot be read.

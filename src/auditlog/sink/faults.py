@@ -37,6 +37,7 @@ _CONFIGURATION_CLASSES = frozenset({"0A", "28", "3D", "3F", "42"})
 _SCHEMA_CODES = frozenset({"22P03", "22P04", "23502"})
 
 _NOT_NULL = "23502"
+_TIMEOUT = "57014"
 _NO_PARTITION = "23514"
 _OUR_COLUMNS = frozenset(name for table in TABLES for name in table.column_names)
 
@@ -131,6 +132,11 @@ def bad_row(error: BaseException) -> tuple[int, int] | None:
     match = _COPY_LINE.fullmatch(last_line)
     # Binary COPY counts its tuples from 1.
     return (table, int(match[1]) - 1) if match and int(match[1]) else None
+
+
+def has_run_out(error: BaseException) -> bool:
+    """Tell whether the server ended the statement because it took too long."""
+    return sqlstate_of(error) == _TIMEOUT
 
 
 def remedy(error: BaseException) -> str:

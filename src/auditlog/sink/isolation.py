@@ -5,6 +5,7 @@ sent at most twice. A row that is refused alone is stored in its smallest form, 
 letter, in the database or in a file; only what none of these take is lost, and counted.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from enum import Enum
@@ -13,7 +14,7 @@ from typing import Protocol
 import psycopg
 
 from auditlog.reporting import Reporter, describe
-from auditlog.sink.batch import Batch, new_id
+from auditlog.sink.batch import Batch
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile, letter_of
 from auditlog.sink.faults import Fault, bad_row, classify
 from auditlog.sink.reduced import reduced
@@ -29,11 +30,15 @@ class Morgue(Protocol):
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Commit letters, each once, or raise."""
 
+    async def is_stored(self, table: int, row: bytes) -> bool | None:
+        """Tell whether the very row is in its table; None if that may not be asked."""
+
 
 class Fate(Enum):
     """What became of a row that was refused alone."""
 
-    AGAIN = "to be written once more, as it is in the batch"
+    AGAIN = "to be written once more, in its smallest form"
+    STORED = "it is there already"
     BURIED = "kept among the dead letters"
     LOST = "nothing would take it"
 
@@ -66,10 +71,9 @@ class Isolation:
         table = next(index for index, rows in enumerate(batch.rows) if rows)
         row = batch.rows[table][0]
         if _sqlstate(error) == _DUPLICATE:
-            if not batch.replay:
-                # Is it stored already, or has another record its identity? A replay tells.
-                batch.replay, batch.batch_id = True, new_id()
-                return Fate.AGAIN
+            # Of an attempt of which nobody heard; or else another record has its identity.
+            if await self._morgue.is_stored(table, row):
+                return Fate.STORED
         elif batch.refused is None and (smallest := reduced(table, row, _sqlstate(error))) != row:
             batch.become(table, smallest)
             return Fate.AGAIN
@@ -89,18 +93,20 @@ class Isolation:
         except _PASSING as failure:
             if classify(failure) is Fault.RETRY:
                 raise
-            return self._file_away(letter, error)
+            return await self._file_away(letter, error)
         except Exception:  # noqa: BLE001  # of our own making: it would be there the next time, too
-            return self._file_away(letter, error)
+            return await self._file_away(letter, error)
         self._tell("kept in logstore.dead_letters: see `auditlog dead-letters`", error)
         return Fate.BURIED
 
-    def _file_away(self, letter: DeadLetter, error: Exception) -> Fate:
+    async def _file_away(self, letter: DeadLetter, error: Exception) -> Fate:
         try:
             if self._file is not None:
-                self._file.append(letter)
+                await asyncio.to_thread(self._file.append, letter)
                 self._tell("kept in the file of dead letters in spool_dir", error)
                 return Fate.BURIED
+        except BlockingIOError:
+            raise  # somebody rewrites the file just now
         except OSError as failure:
             self._reporter.report(
                 "auditlog.dead_letter_failed", f"a dead letter found no place: {describe(failure)}"

@@ -17,7 +17,7 @@ from typing import Protocol
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import Settings
 from auditlog.sink.batch import Batch, Source
-from auditlog.sink.faults import Fault, classify, remedy
+from auditlog.sink.faults import Fault, classify, has_run_out, remedy
 from auditlog.sink.isolation import Fate, Isolation
 from auditlog.sink.own import OwnRows
 from auditlog.sink.stats import Health, HealthStatus, LossReason
@@ -27,6 +27,8 @@ DRAIN_BACK_OFF_S = 1.0
 # A timer may ring a little early, by the resolution of its clock.
 EARLY_S = 0.001
 
+# So often a batch may be ended by statement_timeout_s before it is halved.
+MAX_TIMEOUTS = 3
 # A request takes two rounds of the loop from its socket to its row. Not longer than a commit takes.
 QUIET_ROUNDS = 2
 GATHER_S = 0.002
@@ -92,6 +94,8 @@ class Writer:
         self.has_left = False
         """Did the last run end with rows that somebody else is to keep?"""
         self._may_leave = may_leave
+        self._most_rows: int | None = None
+        """How many rows a batch may have, since larger ones took too long."""
         self._waiting = waiting
         self._stopping = False
         self._given_up = False
@@ -274,6 +278,9 @@ class Writer:
     async def _ship(self, batch: Batch) -> None:
         """Write one batch, whatever it takes; it leaves `_under_way` when that is decided."""
         attempt = 0
+        if self._most_rows is not None and batch.size > self._most_rows:
+            self._replace(batch, batch.parts(self._most_rows))
+            return
         while True:
             if self._given_up:
                 raise asyncio.CancelledError
@@ -285,19 +292,26 @@ class Writer:
                 return
             if classify(error) is Fault.DATA:
                 if batch.size > 1:
-                    parts = self._isolation.split(batch, error)
-                    self._under_way.remove(batch)
-                    self._under_way.extend(reversed(parts))
+                    self._replace(batch, self._isolation.split(batch, error))
                     return
                 error = await self._keep(batch, error)
                 if error is None:
                     return
             attempt += 1
+            if attempt >= MAX_TIMEOUTS and batch.size > 1 and has_run_out(error):
+                self._most_rows = batch.size // 2
+                self._replace(batch, batch.parts(self._most_rows))
+                return
             # One failure may be of a connection that was cut while it was idle.
             if self._stopping and attempt > 1 and self._may_leave():
                 self.has_left = True
                 raise asyncio.CancelledError
             await self._back_off(classify(error), error, attempt)
+
+    def _replace(self, batch: Batch, parts: list[Batch]) -> None:
+        """Let the parts of a batch be shipped in its place, in their order."""
+        self._under_way.remove(batch)
+        self._under_way.extend(reversed(parts))
 
     async def _try(self, batch: Batch) -> Exception | None:
         try:
@@ -312,6 +326,9 @@ class Writer:
         self.batches += 1
         self.committed_at = time.monotonic()
         self.health = Health()
+        if self._most_rows is not None:
+            # It may have been slow for a while only. Step by step: each one too many takes long.
+            self._most_rows += 1 + batch.size // 10
         if batch.refused is not None:
             self._isolation.note_reduced()
 
@@ -329,7 +346,7 @@ class Writer:
         if fate is Fate.BURIED:
             batch.source.bury(batch)
         else:
-            batch.source.settle(batch, LossReason.REJECTED)
+            batch.source.settle(batch, LossReason.REJECTED if fate is Fate.LOST else None)
         return None
 
     async def _back_off(self, fault: Fault, error: Exception, attempt: int) -> None:

@@ -73,7 +73,7 @@ class AioExchange(AioEnding):
         except Exception as failure:  # noqa: BLE001  # not a handler of grpcio's, perhaps
             self._unseen = True
             self.note_unreadable(failure)
-            return handler
+            return self._unwatched(handler)
 
     # What the server runs in the handler's place.
 
@@ -205,6 +205,10 @@ class AioExchange(AioEnding):
                 self.finish(None)
 
     # Parts of the above.
+
+    def _unwatched(self, handler: Any) -> Any:
+        """Return what serves in place of a handler that cannot be watched."""
+        return handler
 
     def _unknown(self) -> Any:
         self._watch()

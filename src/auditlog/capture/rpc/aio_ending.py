@@ -103,7 +103,7 @@ class AioEnding(GrpcExchange):
 
     def _note(self, error: BaseException, context: Any) -> None:
         """Take note of what leaves a handler, unless it is how the server itself ends one."""
-        if isinstance(error, grpc.aio.AbortError):
+        if isinstance(error, grpc.aio.AbortError) and (context is None or has_aborted(context)):
             return
         self._note_return(context)
         if isinstance(error, asyncio.CancelledError):

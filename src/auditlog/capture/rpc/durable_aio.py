@@ -7,9 +7,9 @@ ended, and on the event loop; what a handler in a thread needs of it, it asks th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -31,6 +31,10 @@ from auditlog.capture.rpc.inside_aio import asynchronous, can_be_sent, is_answer
 from auditlog.capture.rpc.status import SUCCESS, number_of
 from auditlog.settings import Settings
 from auditlog.ticket import Ticket
+
+# The class that grpcio's own functions make: other interceptors rely on its being a named tuple.
+_Handler: Final[Any] = type(grpc.unary_unary_rpc_method_handler(lambda request, _: request))
+_UNKNOWN_CONTEXT: Final = "the answer is withheld, by an error: the context is not grpcio's"
 
 
 class SpooledAio(DurableAioEnding):
@@ -123,7 +127,8 @@ class SpooledAio(DurableAioEnding):
             return False
         if error is not None:
             self._note(error, context)
-            return not self._finished and isinstance(error, Exception) and is_answered(error)
+            answers = isinstance(error, Exception) and is_answered(error, context)
+            return answers and not self._finished
         self._forget_error()
         if self._finished:
             return False
@@ -139,8 +144,10 @@ class SpooledAio(DurableAioEnding):
         if self._finished or await self._keep():
             return
         self.note_refusal()
-        if self._context is None or self._is_over:
+        if self._is_over:
             return
+        if self._context is None:
+            raise RuntimeError(_UNKNOWN_CONTEXT) from error
         # No abort: the last message of a generator in a thread may be on its way, and two sendings
         # at once are one too many. What left the handler is what leaves here, and is logged.
         self._context.set_code(WITHHELD.code)
@@ -149,7 +156,11 @@ class SpooledAio(DurableAioEnding):
             self._context.set_details(WITHHELD.details)
 
     async def abort(self, code: Any, details: Any, trailing_metadata: Any) -> None:
-        """Hand the row over, and abort; returns only if the RPC's context was never found."""
+        """Hand the row over, and abort; returns only if the RPC's context was never found.
+
+        Raises:
+            RuntimeError: Likewise, but the client must not have that status.
+        """
         if self._finished or not can_be_sent(code, details, trailing_metadata):
             # What the server makes of it is to be seen.
             await self._abort_with(code, details, trailing_metadata)
@@ -169,6 +180,11 @@ class SpooledAio(DurableAioEnding):
 
     # Parts of the above.
 
+    def _unwatched(self, handler: Any) -> Any:
+        """Let it run, once there is a row; how it ends is not known."""
+        self._finish_once()
+        return handler
+
     async def _keep(self) -> bool:
         """Hand the row over; tell whether the client may have the status that is in it."""
         self.finish_first()
@@ -180,6 +196,8 @@ class SpooledAio(DurableAioEnding):
             raise asyncio.CancelledError
         if self._context is not None:
             await self._context.abort(code, details, trailing_metadata)
+        if self.refused:
+            raise RuntimeError(_UNKNOWN_CONTEXT)
 
     async def _is_durable(self, ticket: Ticket) -> bool:
         try:
@@ -216,6 +234,11 @@ class SyncedAio(SpooledAio):
     __slots__ = ()
     waits = True
 
+    def in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it on the server's loop, and wait for it, in a thread; but for so long only."""
+        with suppress(TimeoutError):
+            SpooledAio.in_loop(self, coroutine)
+
     async def _keep(self) -> bool:
         if not self._finished:
             self.ticket = ticket = Ticket()
@@ -237,20 +260,46 @@ class CommittedAio(SpooledAio):
         """Let the handler wait until it is certain that the RPC has a row."""
         if self._is_over:
             raise asyncio.CancelledError
+        if self.refused:
+            await self._decline()
+        if self.exchange_id is not None:
+            return  # an interceptor in front tries again
         ticket = self.announce_durably()
         if ticket is not None and not await self._is_durable(ticket):
-            self.note_refusal()
-            self._abort = not_carried_out(self.recorder.settings.commit_timeout_s)
-            self.finish_first()
-            await self._abort_with(*self._abort)
-            raise RuntimeError("abort returned: the context is not grpcio's")
+            await self._decline()
         if self._is_over:
             # In a thread, where the end of the RPC ends nothing.
             raise asyncio.CancelledError
 
+    def _unwatched(self, handler: Any) -> Any:
+        if self.is_exempt():
+            return SpooledAio._unwatched(self, handler)
+        return _Handler(True, True, None, None, None, None, None, self._decline_unwatched)
+
+    async def _decline_unwatched(self, _: Any, context: Any) -> None:
+        self._start(context)
+        await self._decline()
+
+    async def _decline(self) -> None:
+        """Refuse what must not be carried out; raises."""
+        self.note_refusal()
+        self._abort = not_carried_out(self.recorder.settings.commit_timeout_s)
+        self.finish_first()
+        await self._abort_with(*self._abort)
+
     async def _keep(self) -> bool:
         self.finish_first()
         return self.ticket is None or await self._is_durable(self.ticket)
+
+
+def refusing(settings: Settings) -> Any:
+    """Return a handler for an RPC of which nothing can be told, where none is served without."""
+    refusal = not_carried_out(settings.commit_timeout_s)
+
+    async def refuse(_: Any, context: Any) -> None:
+        await context.abort(*refusal)
+
+    return _Handler(True, True, None, None, None, None, None, refuse)
 
 
 def exchange_class(settings: Settings) -> type[AioExchange]:

@@ -106,8 +106,8 @@ class DurableAioEnding(DurableExchange, AioExchange):
     def wait_for_writes(self) -> None:
         """Wait, in a thread, until the loop has written what the thread has yielded.
 
-        The server has a queue between them. Without end, for a client may be slow, and so may its
-        server be without us.
+        The server has a queue between them. As long as there is progress: a client may be slow, and
+        so may its server be without us; an interceptor in front may let a message disappear.
         """
         if self._is_behind():
             self._run_on_loop(self._all_written(), None)
@@ -167,7 +167,9 @@ class DurableAioEnding(DurableExchange, AioExchange):
     async def _all_written(self) -> None:
         while self._is_behind():
             self._progress = self._loop.create_future()
-            await self._progress
+            done, _ = await asyncio.wait({self._progress}, timeout=_LATENESS_S)
+            if not done:
+                return
 
     def _wake(self) -> None:
         if self._progress is not None and not self._progress.done():

@@ -9,7 +9,7 @@ serializes. The server's thread never waits.
 
 import time
 from threading import get_ident
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 import grpc
 
@@ -21,6 +21,7 @@ from auditlog.capture.rpc.durable import (
     ONE_ANSWER,
     WITHHELD,
     DurableExchange,
+    Refusal,
     not_carried_out,
 )
 from auditlog.capture.rpc.exchange import GrpcExchange
@@ -88,10 +89,18 @@ class SpooledThreaded(DurableExchange, ThreadedExchange):
             # The serializer is called next, in this very thread.
             self._has_returned = True
             return
-        if self._has_answer() and self._claim():
-            self.release()
-            self._keep()
-        ThreadedExchange.end(self)
+        try:
+            if self._has_answer() and self._claim():
+                self.release()
+                self._keep()
+        finally:
+            ThreadedExchange.end(self)
+
+    def may_be_unwatched(self) -> bool:
+        """Let it run, once there is a row; how it ends is not known."""
+        ThreadedExchange.may_be_unwatched(self)
+        self._finish_once()
+        return True
 
     def serialize(self, message: Any) -> Any:
         """Stand in for the handler's serializer; no answer where none may be sent."""
@@ -264,16 +273,29 @@ class CommittedThreaded(SpooledThreaded):
             Exception: That of `abort`; the handler must not run.
         """
         ThreadedExchange.start(self, context)
+        if self.refused:
+            self._decline(context)
+        if self.exchange_id is not None:
+            return  # an interceptor in front tries again
         ticket = self.announce_durably()
         if ticket is not None and not self._is_durable(ticket):
-            self.note_refusal()
-            refusal = not_carried_out(self.recorder.settings.commit_timeout_s)
-            context.set_trailing_metadata(refusal.trailing_metadata)
-            context.abort(refusal.code, refusal.details)
-            raise RuntimeError("abort returned: the context is not grpcio's")
+            self._decline(context)
         if ticket is not None and self._over:
             # As the server has it: no handler runs for a client that has left.
             context.abort(grpc.StatusCode.CANCELLED, "")
+
+    def may_be_unwatched(self) -> bool:
+        """Tell whether it is exempt."""
+        return self.is_exempt() and SpooledThreaded.may_be_unwatched(self)
+
+    def decline(self, context: Any) -> None:
+        """Refuse an RPC whose handler must not run; raises the exception of `abort`."""
+        ThreadedExchange.start(self, context)
+        self._decline(context)
+
+    def _decline(self, context: Any) -> None:
+        self.note_refusal()
+        _refuse(context, not_carried_out(self.recorder.settings.commit_timeout_s))
 
     def _keep(self) -> None:
         self._hand_over_first()
@@ -281,7 +303,8 @@ class CommittedThreaded(SpooledThreaded):
         if ticket is None or not self._may_wait() or self._is_durable(ticket):
             return
         self.note_refusal()
-        self._try(self._withhold, self._context)
+        # What it raises, with another interceptor's context, ends the RPC as well.
+        self._withhold(self._context)
 
     def _withhold(self, context: Any) -> None:
         context.set_code(WITHHELD.code)
@@ -322,6 +345,18 @@ _CLASSES: Final = {
     "synced": (SyncedThreaded, BlockingSyncedThreaded),
     "commit": (CommittedThreaded, BlockingCommittedThreaded),
 }
+
+
+def refusing(settings: Settings) -> Any:
+    """Return a handler for an RPC of which nothing can be told, where none is served without."""
+    refusal = not_carried_out(settings.commit_timeout_s)
+    return grpc.stream_unary_rpc_method_handler(lambda _, context: _refuse(context, refusal))
+
+
+def _refuse(context: Any, refusal: Refusal) -> NoReturn:
+    context.set_trailing_metadata(refusal.trailing_metadata)
+    context.abort(refusal.code, refusal.details)
+    raise RuntimeError("abort returned: the context is not grpcio's")
 
 
 def exchange_class(settings: Settings) -> type[ThreadedExchange]:

@@ -17,8 +17,8 @@ import grpc.aio
 from auditlog.capture.rpc.metadata import is_legal
 
 COROUTINE, GENERATOR, PLAIN = "coroutine", "generator", "plain"
-# A context inside the attributes of a context.
-_MAX_DEPTH = 3
+# A context inside the attributes of contexts.
+_MAX_DEPTH = 5
 
 
 def flavour(behaviour: Any) -> str:
@@ -46,11 +46,15 @@ def asynchronous(context: Any) -> Any:
     """Return the context that knows the status.
 
     That of a plain function does not, and has the other one inside, out of Python's sight but for
-    the garbage collector's.
+    the garbage collector's; and an interceptor in front may have put its own around either.
     """
-    if hasattr(context, "code"):
-        return context
-    return next((inner for inner in gc.get_referents(context) if hasattr(inner, "code")), None)
+    contexts = [context]
+    for _ in range(_MAX_DEPTH):
+        for each in contexts:
+            if hasattr(each, "code"):
+                return each
+        contexts = _contexts_in(gc.get_referents(*contexts))
+    return None
 
 
 def is_cancelled() -> bool:
@@ -85,13 +89,14 @@ def can_be_sent(code: Any, details: Any, trailing_metadata: Any) -> bool:
         return False
 
 
-def is_answered(error: Exception) -> bool:
+def is_answered(error: Exception, context: Any) -> bool:
     """Tell whether the server sends a status for what leaves a handler.
 
     Not for an abort, which has sent one, nor where it cannot: the client has left, or it stops.
     """
     if isinstance(error, grpc.aio.AbortError):
-        return False
+        # One that the handler has made itself is an error like any other.
+        return not has_aborted(context)
     return type(error).__name__ not in {"ExecuteBatchError", "_ServerStoppedError"}
 
 
@@ -125,9 +130,17 @@ def _parts_of_state(context: Any) -> list[Any]:
         for part in parts:
             if type(part).__name__ == "RPCState":
                 return gc.get_referents(part)
-        # Nothing else is followed: all that is alive hangs together somehow.
-        contexts = [part for part in parts if type(part) is dict or hasattr(part, "abort")]
+        contexts = _contexts_in(parts)
     return []
+
+
+def _contexts_in(parts: list[Any]) -> list[Any]:
+    """Return what may be, or hold, a context. All that is alive hangs together somehow."""
+    return [
+        part
+        for part in parts
+        if type(part) is dict or (hasattr(part, "abort") and not isinstance(part, type))
+    ]
 
 
 def _is_servers(trace: TracebackType) -> bool:

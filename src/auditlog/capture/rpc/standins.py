@@ -49,6 +49,13 @@ def stand_in(exchange: ThreadedExchange, handler: Any) -> Any:
     return _Handler(requests, responses, exchange.deserialize, exchange.serialize, *places)
 
 
+def unwatched(exchange: ThreadedExchange, handler: Any) -> Any:
+    """Return what serves in place of a handler that cannot be watched: itself, if it may."""
+    if exchange.may_be_unwatched():
+        return handler
+    return _Handler(True, True, None, None, None, None, None, _Declining(exchange, None))
+
+
 class _StandIn:
     # The server asks each for these, which is cheap where they are found.
     experimental_thread_pool: Any = None
@@ -155,6 +162,20 @@ class _Rejecting(_StandIn):
         finally:
             self._exchange.end()
         raise RuntimeError("abort returned: the context is not grpcio's")
+
+
+class _Declining(_StandIn):
+    """Of a method that must not run."""
+
+    def __call__(self, _: Any, context: Any) -> None:
+        self._made_by = _CALLED
+        try:
+            self._exchange.decline(context)
+        except BaseException as error:
+            self._exchange.raised(error)
+            raise
+        finally:
+            self._exchange.end()
 
 
 class _Responses:

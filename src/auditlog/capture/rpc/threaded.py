@@ -96,6 +96,15 @@ class ThreadedExchange(GrpcExchange):
         except Exception as failure:  # noqa: BLE001  # another interceptor's context, perhaps
             self.note_unreadable(failure)
 
+    def may_be_unwatched(self) -> bool:
+        """Tell whether a handler may run that cannot be watched; told before it does."""
+        self.unserved = None
+        return True
+
+    def decline(self, context: Any) -> None:
+        """Refuse an RPC whose handler must not run; raises the exception of `abort`."""
+        raise NotImplementedError
+
     def raised(self, error: BaseException) -> None:
         """Take note of what leaves a handler; to be called by what the server calls."""
         self._is_certain = unwrapped.is_called_by_server()
