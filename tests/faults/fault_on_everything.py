@@ -57,3 +57,13 @@ def chaos(rounds: int = ROUNDS) -> Fault:
             scene.flow(scene.random.randint(1, 40))
 
     return fault
+
+
+def in_turn(*faults: Fault) -> Fault:
+    """Return the fault that does several, one after the other."""
+
+    def fault(scene: Scene) -> None:
+        for each in faults:
+            each(scene)
+
+    return fault

@@ -1,34 +1,38 @@
 """Faults of the database under traffic: every record is accounted for, and requests are answered.
 
-Each fault is tried in one mode here; the long version tries it in all.
+Each fault is tried in one mode here, several in one trial; the long version tries each in all.
 """
-
-from itertools import cycle
 
 import fault_on_database as faults
 import pytest
+from fault_on_everything import in_turn
 from fault_postgres import Postgres
-from fault_scene import MODES, Fault, tried
+from fault_scene import Fault, tried
 
-FAULTS = (
-    faults.crashed,
-    faults.backend_killed,
-    faults.table_renamed,
-    faults.password_changed,
-    faults.rights_revoked,
-    faults.too_many_connections,
-    faults.read_only,
-    faults.errors_of_the_server,
-    faults.statement_timeout,
-    faults.table_locked,
-    faults.breaking_trigger,
-)
+FAULTS = {
+    "memory": (
+        faults.crashed,
+        faults.password_changed,
+        faults.read_only,
+        faults.table_locked,
+        faults.rights_revoked,
+    ),
+    "spool": (
+        faults.backend_killed,
+        faults.schema_renamed,
+        faults.errors_of_the_server,
+        faults.breaking_trigger,
+    ),
+    "commit": (
+        faults.sessions_terminated,
+        faults.table_renamed,
+        faults.too_many_connections,
+        faults.statement_timeout,
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("fault", "mode"),
-    list(zip(FAULTS, cycle(MODES), strict=False)),
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_fault_loses_nothing(fault: Fault, mode: str, postgres: Postgres) -> None:
-    tried(fault.__name__, fault, postgres, mode, seed=1).check(lossless=True)
+@pytest.mark.parametrize(("mode", "several"), FAULTS.items(), ids=FAULTS)
+def test_faults_lose_nothing(mode: str, several: tuple[Fault, ...], postgres: Postgres) -> None:
+    names = ", ".join(fault.__name__ for fault in several)
+    tried(names, in_turn(*several), postgres, mode, seed=1).check(lossless=True)
