@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PYTHON
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test faults lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -15,6 +15,10 @@ demo: ## a real server, real traffic, a real PostgreSQL: sent = stored (ARGS="--
 test: ## all tests, on an embedded PostgreSQL 18 and 16 (ARGS="-k name")
 	@scripts/venv dev
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+faults: ## try to lose records, for ten minutes; prints a table (ARGS="--kills 20 --only kill")
+	@scripts/venv dev
+	@$(VENV)/bin/python -m tests.faults $(ARGS)
 
 lint: ## ruff, mypy, the import contract
 	@scripts/venv dev

@@ -22,7 +22,7 @@ from typing import Any
 from auditlog import AuditLog, AuditMiddleware
 from auditlog.records import LogRecord
 from auditlog.settings import Settings
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.testing import MemorySink
 from benchmarks.competitors import MIDDLEWARES
 from benchmarks.isolated import Turn, isolated

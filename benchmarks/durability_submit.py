@@ -33,7 +33,7 @@ import orjson
 from auditlog import AuditLog
 from auditlog.records import LogRecord
 from auditlog.settings import Durability, Settings
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from benchmarks.capture import Counted
 from benchmarks.database import Server
 from benchmarks.isolated import Turn, isolated

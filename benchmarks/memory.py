@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.buffer import Buffer
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.buffer import Buffer
 from benchmarks.report import Aim, Row, Table
 from benchmarks.rounds import interleave
 from benchmarks.rounds import run as run_on_loop

@@ -24,7 +24,7 @@ from auditlog.records import LogRecord
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 from auditlog.sink.chain import Chain
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.sink.writer import Writer
 from auditlog.tables import LOGS
 

@@ -2,7 +2,7 @@
 
 from auditlog import AuditLog
 from auditlog.settings import Settings
-from auditlog.sink.batch import Batch
+from auditlog.sink.queue.batch import Batch
 
 
 class Unshipped(AuditLog):

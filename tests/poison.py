@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 
 from auditlog import ExecutionLogRecord, LogRecord, QuotaLogRecord, Settings
-from auditlog.sink.batch import Batch
-from auditlog.sink.copy import CopyTarget
-from auditlog.sink.encode import Encoder
-from auditlog.sink.tuples import fields
+from auditlog.sink.database.copy import CopyTarget
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.encoding.tuples import fields
+from auditlog.sink.queue.batch import Batch
 from auditlog.tables import TABLES
 
 _ENCODER = Encoder(Settings())

@@ -13,7 +13,7 @@ from typing import Any
 from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.sink.spool.frames import Frame, scan
 from auditlog.sink.spool.lane import lane_names
 from auditlog.sink.spool.segment import Segment

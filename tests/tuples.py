@@ -7,7 +7,7 @@ import orjson
 
 from auditlog.records import Record
 from auditlog.settings import Settings
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.tables import TABLES, Table
 
 PG_EPOCH_US = 946_684_800_000_000

@@ -10,11 +10,11 @@ import psycopg
 
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Batch
-from auditlog.sink.buffer import Buffer
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile
 from auditlog.sink.isolation import Isolation
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.buffer import Buffer
 from auditlog.sink.writer import Writer
 
 

@@ -32,7 +32,7 @@ from auditlog.records import (
     StatusSource,
 )
 from auditlog.settings import Settings
-from auditlog.sink.stats import Health, HealthStatus, Stats
+from auditlog.sink.queue.stats import Health, HealthStatus, Stats
 
 __version__ = "0.1.0"
 

@@ -24,12 +24,12 @@ from auditlog.postgres import embedded
 from auditlog.records import LogRecord, Outcome, Record
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import PREFIX, Settings
-from auditlog.sink import transactional
-from auditlog.sink.buffer import SPILLED
 from auditlog.sink.chain import Chain
-from auditlog.sink.encode import Encoder
+from auditlog.sink.database import transactional
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.queue.buffer import SPILLED
+from auditlog.sink.queue.stats import Health, HealthStatus, LossReason, Stats
 from auditlog.sink.runner import Runner
-from auditlog.sink.stats import Health, HealthStatus, LossReason, Stats
 from auditlog.sink.writer import Writer
 from auditlog.ticket import Ticket
 

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from auditlog.log import AuditLog
-from auditlog.sink.stats import HealthStatus, LossReason
+from auditlog.sink.queue.stats import HealthStatus, LossReason
 
 
 class AuditLogCollector(Collector):

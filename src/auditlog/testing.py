@@ -22,7 +22,7 @@ from auditlog.capture.application.events import ApplicationEvents
 from auditlog.log import AuditLog
 from auditlog.records import LogRecord, Outcome, Record
 from auditlog.settings import Settings
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.ticket import Ticket
 
 

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from auditlog.postgres import embedded
+from auditlog.sink.database.faults import Fault, bad_row, classify, remedy
+from auditlog.sink.database.ledger import copy_stream
 from auditlog.sink.dead_letters import letter_of
-from auditlog.sink.faults import Fault, bad_row, classify, remedy
-from auditlog.sink.ledger import copy_stream
 from auditlog.sink.replay import Outcome, letter_ids, replay
 from auditlog.tables import LOGS
 from databases import Server, as_role

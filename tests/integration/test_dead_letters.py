@@ -12,11 +12,11 @@ import pytest
 
 from auditlog import Settings
 from auditlog.query.dead_letters import find_letters, letters_named
+from auditlog.sink.database.faults import Fault, classify
 from auditlog.sink.dead_letters import DeadLetter, letter_of
-from auditlog.sink.faults import Fault, classify
-from auditlog.sink.reduced import tuple_of
+from auditlog.sink.encoding.reduced import tuple_of
+from auditlog.sink.encoding.tuples import fields
 from auditlog.sink.replay import Outcome, Replayed, discard, fetch, letter_ids, replay
-from auditlog.sink.tuples import fields
 from auditlog.tables import LOGS
 from databases import Server, as_role
 from poison import POISON, batch_of, changed, good, target_of

@@ -15,7 +15,7 @@ import trail
 from auditlog import AuditLog, HealthStatus, LogRecord
 from auditlog.postgres import embedded
 from auditlog.postgres.migrate import migrate
-from auditlog.sink.faults import Fault, classify, sqlstate_of
+from auditlog.sink.database.faults import Fault, classify, sqlstate_of
 from databases import Server, as_role
 from own_server import own_server
 from poison import batch_of, good, refusal, target_of

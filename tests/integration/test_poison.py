@@ -5,7 +5,7 @@ import struct
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from auditlog.sink.faults import Fault, bad_row, classify
+from auditlog.sink.database.faults import Fault, bad_row, classify
 from auditlog.tables import TABLES
 from poison import POISON, batch_of, changed, good, refusal, target_of
 from trail import execute, fetch, ledger_agrees, rows

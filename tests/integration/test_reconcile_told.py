@@ -22,8 +22,8 @@ from auditlog.cli.failures import Exit
 from auditlog.query.reconcile import MAX_LISTED, reconcile
 from auditlog.query.reconciliation import Reconciliation
 from auditlog.query.verdicts import conclusion, is_well, verdicts
-from auditlog.sink.gaps import Gap
-from auditlog.sink.own_rows import gap_record, start_record, stop_record
+from auditlog.sink.queue.gaps import Gap
+from auditlog.sink.told.own_rows import gap_record, start_record, stop_record
 from databases import Server, as_role
 from trail import execute, quick
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from auditlog.sink.faults import Fault, bad_row, classify
-from auditlog.sink.ledger import copy_stream
+from auditlog.sink.database.faults import Fault, bad_row, classify
+from auditlog.sink.database.ledger import copy_stream
 from auditlog.tables import TABLES
 from databases import Server, as_role
 from poison import batch_of, changed, good, refusal, target_of

@@ -24,7 +24,7 @@ from auditlog import (
     Protocol,
     QuotaLogRecord,
 )
-from auditlog.sink.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from auditlog.sink.encoding.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from auditlog.tables import BATCHES, TABLES, Table
 from trail import numbered, quick
 

@@ -8,7 +8,7 @@ import pytest
 
 import trail
 from auditlog import AuditLog, LogRecord
-from auditlog.sink.ledger import copy_stream, writer_name
+from auditlog.sink.database.ledger import copy_stream, writer_name
 from transactions import KINDS, Begin
 
 pytestmark = pytest.mark.parametrize("begin", KINDS.values(), ids=KINDS.keys())

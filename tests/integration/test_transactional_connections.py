@@ -20,9 +20,9 @@ from sqlalchemy.orm import Session
 import hostile
 import trail
 from auditlog import AuditLog, LogRecord, Settings
-from auditlog.sink import transactional
-from auditlog.sink.copy import copy_stream
-from auditlog.sink.encode import Encoder
+from auditlog.sink.database import transactional
+from auditlog.sink.database.copy import copy_stream
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.tables import LOGS
 from databases import Server, as_role
 from transactions import HOSTILE_TEXT, asyncpg_connection, running_async_engine, running_engine

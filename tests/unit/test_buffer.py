@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Batch
-from auditlog.sink.buffer import BACKLOG_FACTOR, Buffer
-from auditlog.sink.stats import LossReason, Stats
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.buffer import BACKLOG_FACTOR, Buffer
+from auditlog.sink.queue.stats import LossReason, Stats
 from auditlog.tables import TABLES
 
 LOGS, EXECUTIONS, QUOTAS = range(len(TABLES))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import hostile
 from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord
 from auditlog.settings import MIN_ROW_BYTES
-from auditlog.sink.careful import careful_tuple
+from auditlog.sink.encoding.careful import careful_tuple
 from auditlog.tables import EXECUTION_LOGS, LOGS, QUOTA_LOGS, Table
 from tuples import decode, encoded, repaired
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from auditlog.settings import Settings
-from auditlog.sink.stats import LossReason
+from auditlog.sink.queue.stats import LossReason
 
 ROOT = Path(__file__).parents[2]
 SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "src/auditlog").rglob("*.py")))

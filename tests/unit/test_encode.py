@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import hostile
 from auditlog.records import ExecutionLogRecord, LogLevel, LogRecord, Protocol, QuotaLogRecord
 from auditlog.settings import Settings
-from auditlog.sink import encode
-from auditlog.sink.careful import careful_tuple
-from auditlog.sink.encode import Encoder
-from auditlog.sink.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, PG_EPOCH_US
+from auditlog.sink.encoding import encode
+from auditlog.sink.encoding.careful import careful_tuple
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.encoding.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, PG_EPOCH_US
 from auditlog.tables import LOGS, TABLES
 from tuples import decode, encoded, repaired
 

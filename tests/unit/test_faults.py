@@ -6,7 +6,7 @@ from psycopg import errors
 from psycopg.pq import DiagnosticField
 
 from auditlog.errors import AuditLogError, EmbeddedError, MigrationError
-from auditlog.sink.faults import (
+from auditlog.sink.database.faults import (
     Fault,
     RowError,
     bad_row,

@@ -1,6 +1,6 @@
 """Losses that wait to be told: they add up, stay bounded, and can be given back."""
 
-from auditlog.sink.gaps import MAX_ENTRIES, Gap, Gaps
+from auditlog.sink.queue.gaps import MAX_ENTRIES, Gap, Gaps
 
 
 def told(gaps: Gaps) -> dict[tuple[str, str | None], tuple[int, int, int]]:

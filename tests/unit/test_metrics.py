@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from auditlog import AuditLog, Stats
 from auditlog.metrics import AuditLogCollector
 from auditlog.settings import Settings
-from auditlog.sink.stats import Health, HealthStatus, LossReason
+from auditlog.sink.queue.stats import Health, HealthStatus, LossReason
 
 NOWHERE = "host=127.0.0.1 port=1 dbname=nowhere"
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from auditlog import LogLevel, LogRecord, Settings, Stats
-from auditlog.sink.encode import Encoder
-from auditlog.sink.gaps import Gap
-from auditlog.sink.own_rows import gap_record, start_record, stop_record
-from auditlog.sink.stats import LossReason
-from auditlog.sink.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
-from auditlog.sink.tuples import fields
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.encoding.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from auditlog.sink.encoding.tuples import fields
+from auditlog.sink.queue.gaps import Gap
+from auditlog.sink.queue.stats import LossReason
+from auditlog.sink.told.own_rows import gap_record, start_record, stop_record
 from auditlog.tables import LOGS
 
 RUN, WRITER = "01a221d9-ee1a-72a1-a99b-5219c1cb8e6d", "web-1:7"

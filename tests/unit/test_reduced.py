@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditlog import ExecutionLogRecord, LogRecord, QuotaLogRecord, Settings
-from auditlog.sink.encode import Encoder
-from auditlog.sink.reduced import is_tuple, reduced, tuple_of
-from auditlog.sink.tuples import fields
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.encoding.reduced import is_tuple, reduced, tuple_of
+from auditlog.sink.encoding.tuples import fields
 from auditlog.tables import LOGS, TABLES
 from poison import POISON, changed, good
 from tuples import decode

@@ -14,11 +14,11 @@ import pytest
 import trail
 from auditlog import HealthStatus, Settings
 from auditlog.reporting import Reporter
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Batch
-from auditlog.sink.buffer import SPILLED, Buffer
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.buffer import SPILLED, Buffer
+from auditlog.sink.queue.stats import LossReason
 from auditlog.sink.spooled import UNREADABLE_S, Recovered, Spooled
-from auditlog.sink.stats import LossReason
 from auditlog.sink.waiting import Durability, Room
 from auditlog.ticket import Ticket
 from spool_scene import drained, put, row, spool_at

@@ -7,6 +7,7 @@ from zlib import crc32
 import orjson
 import pytest
 
+from auditlog.sink.encoding.tuples import fields
 from auditlog.sink.spool.columns import conversions
 from auditlog.sink.spool.inspection import NEWER, survey, verify
 from auditlog.sink.spool.layout import (
@@ -21,7 +22,6 @@ from auditlog.sink.spool.layout import (
     pack_header,
     read_header,
 )
-from auditlog.sink.tuples import fields
 from auditlog.tables import LOGS, TABLES
 from spool_scene import left_behind, recovered, row, segments, spool_at
 from tuples import decode

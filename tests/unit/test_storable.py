@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hostile
-from auditlog.sink.storable import (
+from auditlog.sink.encoding.storable import (
     MAX_DEPTH,
     MAX_NODES,
     MAX_TIMESTAMP_US,

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import asyncpg, psycopg2
 
 from auditlog import AuditLog, LogLevel, LogRecord, bound
-from auditlog.sink import transactional
+from auditlog.sink.database import transactional
 from auditlog.testing import MemorySink, capture
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from auditlog.sink.batch import Batch
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile
-from auditlog.sink.stats import HealthStatus
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.stats import HealthStatus
 from auditlog.sink.writer import MAX_TIMEOUTS
 from writer_scene import Scene, connection_lost, refuses
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from auditlog.sink.stats import LossReason
+from auditlog.sink.queue.stats import LossReason
 from writer_scene import Scene, connection_lost
 
 

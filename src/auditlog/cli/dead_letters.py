@@ -20,7 +20,7 @@ from auditlog.postgres.causes import connect
 from auditlog.query.dead_letters import LetterSummary
 from auditlog.settings import Settings
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile
-from auditlog.sink.legible import legible, legible_fields
+from auditlog.sink.encoding.legible import legible, legible_fields
 from auditlog.sink.replay import Outcome
 
 # As a rule enough to tell letters apart; more are taken, and fewer where they will do.

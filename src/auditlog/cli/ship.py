@@ -16,9 +16,9 @@ from auditlog.cli.output import put, put_json, say, stderr
 from auditlog.cli.spool import SpoolDirectory
 from auditlog.errors import SettingsError
 from auditlog.settings import Settings
+from auditlog.sink.queue.stats import HealthStatus
 from auditlog.sink.shipping import Shipped
 from auditlog.sink.shipping import ship as ship_lanes
-from auditlog.sink.stats import HealthStatus
 
 
 def ship(

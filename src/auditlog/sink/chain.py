@@ -13,19 +13,19 @@ from pathlib import Path
 
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Source
-from auditlog.sink.buffer import Buffer, Put
-from auditlog.sink.copy import CopyTarget
+from auditlog.sink.database.copy import CopyTarget
+from auditlog.sink.database.ledger import writer_name
 from auditlog.sink.dead_letters import DEAD_LETTERS_FOLDER, DeadLetterFile
-from auditlog.sink.deferred import DeferredReporter
-from auditlog.sink.encode import Encoder
+from auditlog.sink.encoding.encode import Encoder
 from auditlog.sink.isolation import Isolation
-from auditlog.sink.ledger import writer_name
-from auditlog.sink.own import OwnRows
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Source
+from auditlog.sink.queue.buffer import Buffer, Put
+from auditlog.sink.queue.stats import Health, HealthStatus, Stats
 from auditlog.sink.spool.spool import Spool
 from auditlog.sink.spooled import Recovered, Spooled
-from auditlog.sink.stats import Health, HealthStatus, Stats
+from auditlog.sink.told.deferred import DeferredReporter
+from auditlog.sink.told.own import OwnRows
 from auditlog.sink.waiting import Durability, Room
 from auditlog.sink.writer import Writer
 from auditlog.ticket import Ticket

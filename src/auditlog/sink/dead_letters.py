@@ -21,8 +21,8 @@ from uuid import UUID
 
 import orjson
 
-from auditlog.sink.reduced import is_tuple
-from auditlog.sink.tuples import fields
+from auditlog.sink.encoding.reduced import is_tuple
+from auditlog.sink.encoding.tuples import fields
 from auditlog.tables import DEAD_LETTERS, TABLES
 
 DEAD_LETTERS_FOLDER = "dead-letters"

@@ -14,10 +14,10 @@ from typing import Protocol
 import psycopg
 
 from auditlog.reporting import Reporter, describe
-from auditlog.sink.batch import Batch
+from auditlog.sink.database.faults import Fault, bad_row, classify
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile, letter_of
-from auditlog.sink.faults import Fault, bad_row, classify
-from auditlog.sink.reduced import reduced
+from auditlog.sink.encoding.reduced import reduced
+from auditlog.sink.queue.batch import Batch
 
 _DUPLICATE = "23505"
 # What a database that is away raises; anything else does not pass by waiting.

@@ -20,16 +20,16 @@ from psycopg import Connection, Cursor, Error
 from psycopg.rows import dict_row
 
 from auditlog.settings import Settings
+from auditlog.sink.database.faults import Fault, RowError, classify, entering_ledger, sqlstate_of
+from auditlog.sink.database.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
+from auditlog.sink.database.merge import DIFFERING, MERGE, accept_arrays, columns_of
+from auditlog.sink.database.transactional import insert
 from auditlog.sink.dead_letters import COLUMNS, DeadLetter
-from auditlog.sink.encode import Encoder
-from auditlog.sink.faults import Fault, RowError, classify, entering_ledger, sqlstate_of
-from auditlog.sink.gaps import Gap, Gaps
-from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
-from auditlog.sink.merge import DIFFERING, MERGE, accept_arrays, columns_of
-from auditlog.sink.own_rows import gap_record
-from auditlog.sink.reduced import is_tuple, reduced, tuple_of
-from auditlog.sink.transactional import insert
-from auditlog.sink.tuples import fields, log_date_of
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.encoding.reduced import is_tuple, reduced, tuple_of
+from auditlog.sink.encoding.tuples import fields, log_date_of
+from auditlog.sink.queue.gaps import Gap, Gaps
+from auditlog.sink.told.own_rows import gap_record
 from auditlog.tables import DEAD_LETTERS, TABLES
 
 DISCARDED = "discarded"

@@ -9,8 +9,8 @@ from auditlog.errors import SettingsError
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 from auditlog.sink.chain import Chain
-from auditlog.sink.encode import Encoder
-from auditlog.sink.stats import Health, HealthStatus
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.queue.stats import Health, HealthStatus
 
 LOOK_EVERY_S = 0.1
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Batch
-from auditlog.sink.buffer import SPILLED, Buffer, Put
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.buffer import SPILLED, Buffer, Put
+from auditlog.sink.queue.stats import LossReason
 from auditlog.sink.spool.spool import Spool
 from auditlog.sink.spool.taken import Lost, Taken
-from auditlog.sink.stats import LossReason
 from auditlog.ticket import Ticket
 
 ADOPT_EVERY_S = 10.0

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.buffer import Buffer
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.buffer import Buffer
 from auditlog.ticket import Ticket
 
 PROBE_EVERY_S = 1.0

@@ -16,11 +16,11 @@ from typing import Protocol
 
 from auditlog.reporting import Reporter, describe
 from auditlog.settings import Settings
-from auditlog.sink.batch import Batch, Source
-from auditlog.sink.faults import Fault, classify, has_run_out, remedy
+from auditlog.sink.database.faults import Fault, classify, has_run_out, remedy
 from auditlog.sink.isolation import Fate, Isolation
-from auditlog.sink.own import OwnRows
-from auditlog.sink.stats import Health, HealthStatus, LossReason
+from auditlog.sink.queue.batch import Batch, Source
+from auditlog.sink.queue.stats import Health, HealthStatus, LossReason
+from auditlog.sink.told.own import OwnRows
 
 # While draining, a back-off longer than this would outlast the time that is left.
 DRAIN_BACK_OFF_S = 1.0

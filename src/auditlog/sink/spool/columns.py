@@ -7,8 +7,8 @@ one of another type. Segments of this very version are not converted at all.
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from auditlog.sink.encoding.tuples import fields
 from auditlog.sink.spool.layout import CURRENT_TABLES, NewerError, TableColumns
-from auditlog.sink.tuples import fields
 from auditlog.tables import TABLES, Table
 
 Convert: TypeAlias = Callable[[bytes], bytes]

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from auditlog.reporting import Reporter, describe
+from auditlog.sink.encoding.tuples import log_date_of
 from auditlog.sink.spool.frames import Damage
 from auditlog.sink.spool.segment import Segment
 from auditlog.sink.spool.taken import Lost
-from auditlog.sink.tuples import log_date_of
 
 DAMAGED = "damaged"
 """The folder, inside the spool's."""

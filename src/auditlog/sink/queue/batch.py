@@ -6,7 +6,7 @@ from uuid import UUID
 
 import uuid_utils
 
-from auditlog.sink.stats import LossReason
+from auditlog.sink.queue.stats import LossReason
 
 
 class Source(Protocol):

@@ -18,7 +18,7 @@ import orjson
 import uuid_utils
 
 from auditlog.records import Record
-from auditlog.sink.storable import (
+from auditlog.sink.encoding.storable import (
     WHOLE,
     storable_integer,
     storable_json,

@@ -7,9 +7,9 @@ import struct
 import threading
 import time
 
-from auditlog.sink.gaps import Gap, Gaps
-from auditlog.sink.stats import LossReason
-from auditlog.sink.tuples import log_date_of, tenant_of
+from auditlog.sink.encoding.tuples import log_date_of, tenant_of
+from auditlog.sink.queue.gaps import Gap, Gaps
+from auditlog.sink.queue.stats import LossReason
 
 
 class Accounts:

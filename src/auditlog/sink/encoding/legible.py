@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from auditlog.schema import SqlType
-from auditlog.sink.storable import PG_EPOCH_US
-from auditlog.sink.tuples import fields
+from auditlog.sink.encoding.storable import PG_EPOCH_US
+from auditlog.sink.encoding.tuples import fields
 from auditlog.tables import TABLES
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

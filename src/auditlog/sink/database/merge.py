@@ -17,7 +17,7 @@ from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from auditlog.sink.tuples import fields
+from auditlog.sink.encoding.tuples import fields
 from auditlog.tables import TABLES, Table
 
 # https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat

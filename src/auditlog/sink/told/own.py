@@ -12,13 +12,13 @@ import uuid_utils
 
 from auditlog.records import LogRecord
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Batch
-from auditlog.sink.buffer import Spill
-from auditlog.sink.encode import Encoder
-from auditlog.sink.gaps import Gap
-from auditlog.sink.own_rows import gap_record, start_record, stop_record
-from auditlog.sink.stats import LossReason, Stats
+from auditlog.sink.encoding.encode import Encoder
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.buffer import Spill
+from auditlog.sink.queue.gaps import Gap
+from auditlog.sink.queue.stats import LossReason, Stats
+from auditlog.sink.told.own_rows import gap_record, start_record, stop_record
 from auditlog.tables import LOGS, TABLES
 
 _LOGS = TABLES.index(LOGS)

@@ -20,8 +20,8 @@ import uuid_utils
 from psycopg.rows import tuple_row
 
 from auditlog.remedies import remedy_of
-from auditlog.sink.ledger import copy_stream, writer_name
-from auditlog.sink.tuples import fields
+from auditlog.sink.database.ledger import copy_stream, writer_name
+from auditlog.sink.encoding.tuples import fields
 from auditlog.tables import BATCHES, LOGS
 
 # Everything goes as one document in ASCII: the drivers disagree about the form and the types of

@@ -20,8 +20,8 @@ import uuid_utils
 
 from auditlog.records import ExecutionLogRecord, LogRecord, QuotaLogRecord, Record
 from auditlog.settings import Settings
-from auditlog.sink.careful import careful_tuple
-from auditlog.sink.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, PG_EPOCH_US
+from auditlog.sink.encoding.careful import careful_tuple
+from auditlog.sink.encoding.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, PG_EPOCH_US
 from auditlog.tables import EXECUTION_LOGS, LOGS, QUOTA_LOGS
 
 MAX_CACHED_TENANTS = 1024

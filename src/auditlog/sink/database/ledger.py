@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from auditlog.sink.storable import PG_EPOCH_US
-from auditlog.sink.tuples import raw_log_date
+from auditlog.sink.encoding.storable import PG_EPOCH_US
+from auditlog.sink.encoding.tuples import raw_log_date
 from auditlog.tables import BATCHES
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)

@@ -16,8 +16,8 @@ import uuid_utils
 
 from auditlog.records import LogLevel, LogRecord
 from auditlog.settings import Settings
-from auditlog.sink.gaps import Gap
-from auditlog.sink.stats import Stats
+from auditlog.sink.queue.gaps import Gap
+from auditlog.sink.queue.stats import Stats
 
 START = "audit.start"
 STOP = "audit.stop"

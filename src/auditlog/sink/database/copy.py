@@ -25,9 +25,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.pq import TransactionStatus
 
 from auditlog.settings import Settings
-from auditlog.sink.batch import Batch
-from auditlog.sink.dead_letters import BURY, DeadLetter
-from auditlog.sink.faults import (
+from auditlog.sink.database.faults import (
     Fault,
     RowError,
     bad_row,
@@ -35,9 +33,18 @@ from auditlog.sink.faults import (
     entering_ledger,
     note_copying,
 )
-from auditlog.sink.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
-from auditlog.sink.merge import DIFFERING, MAY_READ, MERGE, Array, accept_arrays, columns_of
-from auditlog.sink.reduced import is_tuple
+from auditlog.sink.database.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
+from auditlog.sink.database.merge import (
+    DIFFERING,
+    MAY_READ,
+    MERGE,
+    Array,
+    accept_arrays,
+    columns_of,
+)
+from auditlog.sink.dead_letters import BURY, DeadLetter
+from auditlog.sink.encoding.reduced import is_tuple
+from auditlog.sink.queue.batch import Batch
 from auditlog.tables import TABLES
 
 _KEEPALIVE: dict[str, Any] = {

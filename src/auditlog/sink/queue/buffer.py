@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from auditlog.settings import Settings
-from auditlog.sink.accounts import Accounts
-from auditlog.sink.batch import Batch
-from auditlog.sink.stats import LossReason, Stats
+from auditlog.sink.queue.accounts import Accounts
+from auditlog.sink.queue.batch import Batch
+from auditlog.sink.queue.stats import LossReason, Stats
 from auditlog.tables import TABLES
 from auditlog.ticket import Ticket
 

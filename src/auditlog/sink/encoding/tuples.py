@@ -7,7 +7,7 @@ https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
 import struct
 from collections.abc import Iterator
 
-from auditlog.sink.storable import PG_EPOCH_US
+from auditlog.sink.encoding.storable import PG_EPOCH_US
 from auditlog.tables import LOGS, TABLES
 
 _LOG_DATE = [table.column_names.index("log_date") for table in TABLES]

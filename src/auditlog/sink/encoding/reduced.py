@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from auditlog.sink.careful import REPAIRED
-from auditlog.sink.tuples import fields
+from auditlog.sink.encoding.careful import REPAIRED
+from auditlog.sink.encoding.tuples import fields
 from auditlog.tables import TABLES, Column, Table
 
 REDUCED = "audit.reduced"

@@ -1,0 +1,1 @@
+"""Batches as committed transactions, and what the errors of a database mean."""
