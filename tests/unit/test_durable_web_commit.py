@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from test_durable_spool import ACCEPT, CLOSE, DENIAL, DENIED, EMPTY, HINT, LAST, PATH, THREE
+from test_durable_web_spool import ACCEPT, CLOSE, DENIAL, DENIED, EMPTY, HINT, LAST, PATH, THREE
 
 from asgi_driver import END, START, body, http_scope, metadata_of, script, start, websocket_scope
 from auditlog import AuditMiddleware, Level, LogRecord, Policy, Rule, annotate, skip
