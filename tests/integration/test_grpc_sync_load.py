@@ -198,7 +198,7 @@ from auditlog import AuditLog, Settings, annotate
 from auditlog.capture.grpc_sync import AuditInterceptor
 
 dsn = sys.argv[1]
-settings = Settings(batch_age_s=60, drain_timeout_s=10)
+settings = Settings(life_rows=False, batch_age_s=60, drain_timeout_s=10)
 audit = AuditLog(dsn, settings=settings)
 
 class Methods(grpc.GenericRpcHandler):

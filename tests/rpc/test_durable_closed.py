@@ -1,6 +1,7 @@
 """What is strange, or breaks, fails closed under `commit`, and nowhere else."""
 
 import inspect
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, Never
@@ -137,17 +138,8 @@ def hidden(context: Any) -> Any:
     return Hidden()
 
 
-def mute(context: Any) -> Any:
-    """Return one that does not let a status be set."""
-
-    class Mute(Wrapped):
-        set_code = None
-
-    return Mute(context)
-
-
 @every
-@pytest.mark.parametrize("wrap", [Wrapped, hidden, mute])
+@pytest.mark.parametrize("wrap", [Wrapped, hidden])
 @pytest.mark.parametrize("ends", ENDS)
 def test_context_of_another(
     name: str, kind: str, shape: str, ends: str, wrap: Callable[[Any], Any]
@@ -169,6 +161,25 @@ def test_context_of_another(
     assert withheld.code in {UNKNOWN, INTERNAL, UNAVAILABLE}
     if wrap is Wrapped:
         assert withheld.code == UNAVAILABLE
+
+
+class Mute(Wrapped):
+    """Does not let a status be set."""
+
+    set_code = None
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_context_that_takes_no_status(kind: str) -> None:
+    """On the threaded server, which is told of the other status by nothing else."""
+    trail = DurableTrail(settings_of("commit"))
+    trail.hopeless_from = 2
+    methods = {METHOD: handler(kind, "sync", (drain, send("a")))}
+    in_front = _in_front("threaded", lambda each: _with_context(each, PLACES[kind], Mute))
+    with scene("threaded", methods, audit=trail, before=[in_front]) as ours:
+        seen = Client(ours.channel).call(METHOD, kind)
+
+    assert seen.code == (UNKNOWN if kind[1] == "s" else INTERNAL)
 
 
 def _with_context(handler: Any, place: str, wrap: Callable[[Any], Any]) -> Any:
@@ -207,9 +218,11 @@ def test_interceptor_in_front_takes_what_is_waited_for(
     def replace(handler: Any) -> Any:
         if takes == "serializer":
             return handler._replace(response_serializer=lambda note: note.SerializeToString())
-        return handler._replace(
-            unary_stream=lambda request, context: list(handler.unary_stream(request, context))[:1]
-        )
+
+        def take_every_other(request: Any, context: Any) -> Any:
+            yield from itertools.islice(handler.unary_stream(request, context), 1, None, 2)
+
+        return handler._replace(unary_stream=take_every_other)
 
     step, code = ENDS[ends]
     last = () if ends == "returns" else (step,)
@@ -218,6 +231,38 @@ def test_interceptor_in_front_takes_what_is_waited_for(
     with scene("aio", methods, audit=trail, before=[_in_front("aio", replace)]) as ours:
         client = Client(ours.channel)
         seen = client.call(METHOD, "us")
+        row = trail.wait_for_stage(client.request_id, "complete")
+
+    assert seen.code == row.response_status == code
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        (settings_of("spool"), OK),
+        (settings_of("spool", spool_fsync="always"), OK),
+        (settings_of("commit"), UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("kind", ["uu", "us"])
+def test_interceptor_in_front_keeps_the_loop(kind: str, settings: Any, code: int) -> None:
+    """It does on the event loop what belongs in a thread: nothing may be waited for there."""
+
+    def replace(handler: Any) -> Any:
+        if kind == "us":
+            behaviour = handler.unary_stream
+            return handler._replace(unary_stream=lambda *call: list(behaviour(*call)))
+
+        async def answer(request: Any, context: Any) -> Any:
+            return handler.unary_unary(request, context)
+
+        return handler._replace(unary_unary=answer)
+
+    trail = DurableTrail(settings)
+    methods = {METHOD: handler(kind, "sync", (drain, send("a")))}
+    with scene("aio", methods, audit=trail, before=[_in_front("aio", replace)]) as ours:
+        client = Client(ours.channel)
+        seen = client.call(METHOD, kind)
         row = trail.wait_for_stage(client.request_id, "complete")
 
     assert seen.code == row.response_status == code

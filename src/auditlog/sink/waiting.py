@@ -1,7 +1,7 @@
 """Requests that wait: for their rows to be durable, or for room in the queue.
 
 Never longer than their setting says, and not at all while it has just been in vain: a database that
-hangs must not hang the service. Then one request a second tries whether it is over.
+hangs must not hang the service. Then it is tried once a second whether that is over.
 """
 
 import asyncio
@@ -69,7 +69,9 @@ class Durability:
         self._probed_at = now
         # Or else it is the back-off that says when requests are served again, up to retry_max_s.
         self._hurry()
-        return True
+        # What is committed then closes the breaker. A request that waits for that would hold a
+        # thread of the server, and in a small pool, one after the other, all of them.
+        return not self._refuses
 
     def _note(self, ticket: Ticket, is_durable: bool) -> bool:
         if is_durable:

@@ -235,8 +235,8 @@ class SyncedAio(SpooledAio):
     waits = True
 
     def in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run it on the server's loop, and wait for it, in a thread; but for so long only."""
-        with suppress(TimeoutError):
+        """Run it on the server's loop, and wait for it, in a thread, if that can be."""
+        with suppress(TimeoutError, RuntimeError):
             SpooledAio.in_loop(self, coroutine)
 
     async def _keep(self) -> bool:

@@ -20,6 +20,10 @@ from auditlog.capture.shared import Capture
 
 # Beyond what a commit may take: a loop that is as late as this is not going to answer a thread.
 _LATENESS_S: Final = 1.0
+_ON_LOOP: Final = (
+    "the row of an RPC cannot be waited for: an interceptor runs its plain function on the event"
+    " loop; put the AuditInterceptor first, or make the handler a coroutine"
+)
 
 
 class DurableAioEnding(DurableExchange, AioExchange):
@@ -91,6 +95,9 @@ class DurableAioEnding(DurableExchange, AioExchange):
 
     def call_on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
         """Have it called on the loop, from a thread: before what the thread causes there later."""
+        if self._is_on_loop():
+            function(*arguments)
+            return
         with suppress(RuntimeError):  # the loop is closed and did not wait for the thread
             self._loop.call_soon_threadsafe(function, *arguments)
 
@@ -98,7 +105,7 @@ class DurableAioEnding(DurableExchange, AioExchange):
         """Run it on the server's loop, and wait for it, in a thread.
 
         Raises:
-            RuntimeError: The loop is closed.
+            RuntimeError: The loop is closed, or it is where this is called.
             TimeoutError: It is stuck, or does not run any more.
         """
         self._run_on_loop(coroutine, self.recorder.settings.commit_timeout_s + _LATENESS_S)
@@ -109,7 +116,7 @@ class DurableAioEnding(DurableExchange, AioExchange):
         The server has a queue between them. As long as there is progress: a client may be slow, and
         so may its server be without us; an interceptor in front may let a message disappear.
         """
-        if self._is_behind():
+        if self._is_behind() and not self._is_on_loop():
             self._run_on_loop(self._all_written(), None)
 
     def _watch(self) -> None:
@@ -151,6 +158,8 @@ class DurableAioEnding(DurableExchange, AioExchange):
 
     def _run_on_loop(self, coroutine: Coroutine[Any, Any, None], timeout_s: float | None) -> None:
         try:
+            if self._is_on_loop():
+                raise RuntimeError(_ON_LOOP)
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:
             coroutine.close()
@@ -160,6 +169,13 @@ class DurableAioEnding(DurableExchange, AioExchange):
         except TimeoutError:
             future.cancel()
             raise
+
+    def _is_on_loop(self) -> bool:
+        """Tell whether an interceptor in front calls on the loop what the server would not."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     def _is_behind(self) -> bool:
         return self.messages_out < self._yielded and not self._finished
