@@ -5,6 +5,7 @@ function is called there as well, so that it stands in for a signal, without lea
 where that arrives.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -42,11 +43,14 @@ class Interruption:
             self._do()
 
     def run(self, code: Callable[[], object]) -> None:
+        # What the collector calls has nothing to do with the code, and may not raise.
+        gc.disable()
         sys.setprofile(self)
         try:
             code()
         finally:
             sys.setprofile(None)
+            gc.enable()
 
 
 def first(spool: Spool) -> int:
