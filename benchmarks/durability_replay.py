@@ -173,8 +173,7 @@ def _table(costs: dict[str, list[Cost]], sizes: Sizes) -> Table:
 
 def _notes(shares: list[float], sizes: Sizes) -> tuple[str, ...]:
     return (
-        f"{sizes.rows:,} rows; plain COPY in batches of {BATCH_ROWS:,} and up to four of them when"
-        " more wait, psql in one transaction.",
+        f"{sizes.rows:,} rows; plain COPY in batches of {BATCH_ROWS:,}, psql in one transaction.",
         f"Replay of plain COPY, round by round: from {min(shares):.2f} to {max(shares):.2f}.",
         f"{versions('psycopg')}; loop: {loop_name()}.",
     )

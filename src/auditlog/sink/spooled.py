@@ -18,6 +18,12 @@ from auditlog.sink.spool.spool import Spool
 from auditlog.sink.spool.taken import Lost, Taken
 from auditlog.ticket import Ticket
 
+MAX_TURN_ROWS = 400
+"""How many rows are read at once, on the event loop: 1.6 µs each, for so long nobody is served.
+
+In the recovery from an outage the p99 of requests is 2.3 ms with 400, 4.6 with 1000; it takes no
+longer (2026-11-28)."""
+
 ADOPT_EVERY_S = 10.0
 """How often the writer looks for what dead processes have left."""
 UNREADABLE_S = 0.5
@@ -117,9 +123,8 @@ class Spooled:
 
     def take(self) -> Batch | None:
         """Hand out the next rows, in the order in which they came."""
-        # A backlog goes no faster in larger batches: to read a row takes 2 µs on the event loop,
-        # and for so long nobody is served (2026-11-28).
-        taken = self._spool.take(self._settings.batch_rows, self._settings.batch_bytes)
+        rows = min(self._settings.batch_rows, MAX_TURN_ROWS)
+        taken = self._spool.take(rows, self._settings.batch_bytes)
         note_damage(self._accounts, self._spool.lost())
         with self._accounts.lock:
             # No `put` is halfway: the next one finds nothing waiting, or the writer has a timer.
@@ -246,7 +251,8 @@ class Recovered:
         return 0
 
     def _next(self) -> Taken | None:
-        taken = self._spool.take_recovered(self._settings.batch_rows, self._settings.batch_bytes)
+        rows = min(self._settings.batch_rows, MAX_TURN_ROWS)
+        taken = self._spool.take_recovered(rows, self._settings.batch_bytes)
         self.lost += note_damage(self._accounts, self._spool.lost())
         return taken
 
