@@ -51,6 +51,15 @@ async def test_spooled_records_are_shipped(any_dsn: str, tmp_path: Path) -> None
     assert list((tmp_path / "spool").iterdir()) == []
 
 
+async def test_a_backlog_does_not_wait_between_its_turns(any_dsn: str, tmp_path: Path) -> None:
+    """It is shipped in turns smaller than a batch; the rest of it is due all the same."""
+    settings = spooling(tmp_path, batch_age_s=3600.0)
+    async with AuditLog(any_dsn, settings=settings) as audit:
+        submit(audit, range(1100))
+        await trail.until(lambda: audit.stats().written >= 1000)
+    assert trail.stored_once(any_dsn, 1100)
+
+
 async def test_spool_outlives_an_outage(proxy: Proxy, any_dsn: str, tmp_path: Path) -> None:
     """More than the queue could hold, and none of it in memory."""
     settings = spooling(tmp_path, max_queued_rows=10)

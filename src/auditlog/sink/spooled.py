@@ -54,7 +54,7 @@ class Spooled:
         """Make the source of a spool.
 
         Args:
-            settings: The sizes that make a batch due.
+            settings: The sizes and the age that make a turn due.
             accounts: Where it counts.
             spool: The spool.
             on_due: As the buffer's.
@@ -65,6 +65,8 @@ class Spooled:
         self._spool = spool
         self._on_due = on_due
         self._tell = tell
+        # What makes a turn full makes it due: what is left of a larger backlog would else grow old.
+        self._turn_rows = min(settings.batch_rows, MAX_TURN_ROWS)
         # Rows that wait, as far as the writer was told of them.
         self._waiting = 0
         self._looks_at = 0.0
@@ -77,7 +79,7 @@ class Spooled:
     def putter(self, buffer: Buffer) -> Put:
         """Return a `put` like the buffer's, which uses that one only where the spool fails."""
         accounts, append, on_due = self._accounts, self._spool.append, self._on_due
-        batch_rows = self._settings.batch_rows
+        turn_rows = self._turn_rows
 
         def put(
             table: int, row: bytes, low_priority: bool, ticket: Ticket | None = None
@@ -93,7 +95,7 @@ class Spooled:
                     accounts.spooled += 1
                     self._waiting = waiting = self._waiting + 1
             if is_kept:
-                if waiting in {1, batch_rows}:
+                if waiting in {1, turn_rows}:
                     on_due()
                 return SPILLED
             self._tell()
@@ -113,7 +115,7 @@ class Spooled:
         if oldest_at is None:
             return None
         now = time.monotonic()
-        if self._spool.waiting_rows >= self._settings.batch_rows:
+        if self._spool.waiting_rows >= self._turn_rows:
             return max(0.0, self._looks_at - now)
         return max(0.0, self._looks_at - now, oldest_at + self._settings.batch_age_s - now)
 
@@ -123,8 +125,7 @@ class Spooled:
 
     def take(self) -> Batch | None:
         """Hand out the next rows, in the order in which they came."""
-        rows = min(self._settings.batch_rows, MAX_TURN_ROWS)
-        taken = self._spool.take(rows, self._settings.batch_bytes)
+        taken = self._spool.take(self._turn_rows, self._settings.batch_bytes)
         note_damage(self._accounts, self._spool.lost())
         with self._accounts.lock:
             # No `put` is halfway: the next one finds nothing waiting, or the writer has a timer.

@@ -39,7 +39,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """One consistent reading. Counters only grow; rows and bytes are encoded ones."""
+    """One consistent reading. What waits, as `queued`, rises and falls; all else only grows."""
 
     submitted: int = 0
     written: int = 0
