@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from auditlog.cli import spool as commands
 from auditlog.errors import SettingsError
+from auditlog.sink.spool import inspection
+from auditlog.sink.spool.segment import segments_of
 from auditlog.tables import TABLES
 from spool_scene import (
     T0_US,
@@ -254,3 +257,33 @@ def test_a_living_writer_is_no_damage(folder: Path, writer: "subprocess.Popen[by
         (lane,) = json.loads(run("status", "--json", spool=folder).stdout)["lanes"]
         assert lane["is_alive"]
     assert isinstance(commands.app, typer.Typer)
+
+
+def test_a_segment_that_goes_while_its_folder_is_read_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its writer has settled it in that moment."""
+    left_behind(folder, range(10))
+    (segment,) = segments(folder)
+    scandir = os.scandir
+
+    @contextmanager
+    def slow_scandir(path: str) -> Iterator[list["os.DirEntry[str]"]]:
+        with scandir(path) as entries:
+            found = list(entries)
+        segment.unlink(missing_ok=True)
+        yield found
+
+    monkeypatch.setattr(os, "scandir", slow_scandir)
+    assert segments_of(str(lane_of(folder))) == []
+
+
+def test_a_lane_that_goes_while_the_spool_is_read_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(folder, range(10))
+    monkeypatch.setattr(
+        inspection, "lane_names", lambda _: ["01a22275-e849-72b7-8dfa-308ca6812fd7"]
+    )
+    assert inspection.verify(str(folder)) == inspection.Verification(0, [], [])
+    assert inspection.all_segments(str(folder)) == []

@@ -139,7 +139,7 @@ def all_segments(directory: str) -> list[Segment]:
         OSError: the spool cannot be read.
     """
     lanes = [os.path.join(directory, name) for name in lane_names(directory)]
-    return [segment for lane in lanes for segment in segments_of(lane)]
+    return [segment for lane in lanes for segment in _segments(lane)]
 
 
 def export(
@@ -195,7 +195,7 @@ class _Walk:
         self._everything = everything
         self._continuity = Continuity(os.path.basename(lane), self._lose, own=False)
         self.is_alive = is_alive(lane)
-        self.segments = segments_of(lane)
+        self.segments = _segments(lane)
         self.writer: str | None = None
 
     def rows(self) -> Iterator[Row]:
@@ -256,6 +256,14 @@ class _Walk:
         self._on_finding(Finding(LOST, self._lane, lost=lost.count, exact=lost.exact))
 
 
+def _segments(lane: str) -> list[Segment]:
+    """Return a lane's segments; none when it was emptied, and removed, since the spool was read."""
+    try:
+        return segments_of(lane)
+    except FileNotFoundError:
+        return []
+
+
 def _report(lane: str) -> LaneReport:
     findings: list[Finding] = []
     walk = _Walk(lane, findings.append, everything=False)
@@ -285,7 +293,10 @@ def _rows(
     segment: Segment, on_finding: Callable[[Finding], None], *, everything: bool
 ) -> Iterator[Row]:
     """Yield the rows of one segment by itself."""
-    hindrance = _open(segment)
+    try:
+        hindrance = _open(segment)
+    except FileNotFoundError:
+        return  # settled, so stored, since the folder was read
     if hindrance is not None:
         on_finding(hindrance)
         return

@@ -132,13 +132,24 @@ def segment_path(lane: str, number: int) -> str:
 def segments_of(lane: str) -> list[Segment]:
     """Return a lane's segments in order; whatever else is in its folder is not looked at.
 
+    What its owner removes meanwhile is left out.
+
     Raises:
         OSError: the folder cannot be read.
     """
     with os.scandir(lane) as entries:
-        sizes = {
-            entry.path: entry.stat(follow_symlinks=False).st_size
-            for entry in entries
-            if SEGMENT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-        }
-    return [Segment(path, end=sizes[path]) for path in sorted(sizes)]
+        found = [_found(entry) for entry in entries if SEGMENT_NAME.fullmatch(entry.name)]
+    return sorted(filter(None, found), key=_path)
+
+
+def _found(entry: "os.DirEntry[str]") -> Segment | None:
+    try:
+        if entry.is_file(follow_symlinks=False):
+            return Segment(entry.path, end=entry.stat(follow_symlinks=False).st_size)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _path(segment: Segment) -> str:
+    return segment.path
