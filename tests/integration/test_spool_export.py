@@ -264,7 +264,7 @@ def test_a_segment_that_goes_while_its_folder_is_read_is_left_out(
 ) -> None:
     """As when its writer has settled it in that moment."""
     left_behind(folder, range(10))
-    (segment,) = segments(folder)
+    (segment,), lane = segments(folder), str(lane_of(folder))
     scandir = os.scandir
 
     @contextmanager
@@ -275,7 +275,7 @@ def test_a_segment_that_goes_while_its_folder_is_read_is_left_out(
         yield found
 
     monkeypatch.setattr(os, "scandir", slow_scandir)
-    assert segments_of(str(lane_of(folder))) == []
+    assert segments_of(lane) == []
 
 
 def test_a_lane_that_goes_while_the_spool_is_read_is_left_out(
