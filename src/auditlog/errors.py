@@ -4,6 +4,7 @@ AuditLogError
 ├── SettingsError      a setting that cannot work; says which and what would
 ├── PolicyError        an invalid policy; names the line or the rule
 ├── MigrationError     the schema cannot be brought to this version
+├── PartitionError     a partition, an archive or a hold cannot be what was asked; says why
 ├── EmbeddedError      the embedded PostgreSQL cannot be had; says how to get it
 └── UnauditedError     an answer is broken off, under `durability="commit"` only
 
@@ -25,6 +26,10 @@ class PolicyError(AuditLogError, ValueError):
 
 class MigrationError(AuditLogError):
     """The schema cannot be brought to this version."""
+
+
+class PartitionError(AuditLogError):
+    """A partition, an archive or a hold cannot be what was asked; the message says what to do."""
 
 
 class EmbeddedError(AuditLogError):

@@ -10,9 +10,12 @@ __all__ = [
     "BATCHES",
     "DEAD_LETTERS",
     "EXECUTION_LOGS",
+    "HOLDS",
     "LOGS",
     "MIGRATIONS",
+    "PARTITIONING",
     "QUOTA_LOGS",
+    "RETIREMENTS",
     "TABLES",
     "Column",
     "Index",
@@ -266,6 +269,69 @@ DEAD_LETTERS = Table(
     ("letter_id",),
 )
 """Rows that none of `TABLES` takes, not even in their smallest form."""
+
+PARTITIONING = Table(
+    "logstore",
+    "partitioning",
+    (
+        Column("table_name", "text", collation="C"),
+        Column("step", "text"),
+        Column("ahead", "interval", default="'3 mons'::interval"),
+        instant("enabled_at", default="clock_timestamp()"),
+        instant("maintained_at", default=None),
+        Column("maintained_by", "text", nullable=True),
+        Column("findings", "integer", default="0"),
+    ),
+    ("table_name",),
+)
+"""Which of `TABLES` are partitioned, and how."""
+
+HOLDS = Table(
+    "logstore",
+    "holds",
+    (
+        Column("hold_id", "uuid"),
+        Column("table_name", "text", nullable=True, collation="C"),
+        Column("instance_id", "text", nullable=True, collation="C"),
+        instant("from_date", default="'-infinity'::timestamp with time zone"),
+        instant("until_date", default="'infinity'::timestamp with time zone"),
+        Column("reason", "text"),
+        instant("placed_at", default="clock_timestamp()"),
+        Column("placed_by", "text", default="SESSION_USER"),
+        instant("released_at", default=None),
+        Column("released_by", "text", nullable=True),
+        Column("release_reason", "text", nullable=True),
+    ),
+    ("hold_id",),
+)
+"""Legal holds: what nothing may delete."""
+
+RETIREMENTS = Table(
+    "logstore",
+    "retirements",
+    (
+        Column("retirement_id", "uuid"),
+        Column("table_name", "text", collation="C"),
+        Column("partition_name", "text", collation="C"),
+        Column("partition_oid", "bigint"),
+        Column("instance_id", "text", nullable=True, collation="C"),
+        Column("lower_bound", "timestamptz"),
+        Column("upper_bound", "timestamptz"),
+        Column("state", "text"),
+        Column("rows", "bigint", nullable=True),
+        instant("first_log_date", default=None),
+        instant("last_log_date", default=None),
+        Column("checksum", "text", nullable=True),
+        Column("archive_uri", "text", nullable=True),
+        Column("manifest_sha256", "bytea", nullable=True),
+        instant("begun_at", default="clock_timestamp()"),
+        Column("begun_by", "text", default="SESSION_USER"),
+        instant("ended_at", default=None),
+        Column("package_version", "text", nullable=True),
+    ),
+    ("retirement_id",),
+)
+"""What retention took away from `TABLES`, and where that is."""
 
 MIGRATIONS = Table(
     "logstore",

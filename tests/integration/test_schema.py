@@ -7,10 +7,20 @@ from psycopg import sql
 from auditlog.projections import PROJECTIONS, VIEWS
 from auditlog.records import LogLevel, Protocol
 from auditlog.schema import Column
-from auditlog.tables import BATCHES, DEAD_LETTERS, LOGS, MIGRATIONS, TABLES
+from auditlog.tables import (
+    BATCHES,
+    DEAD_LETTERS,
+    HOLDS,
+    LOGS,
+    MIGRATIONS,
+    PARTITIONING,
+    RETIREMENTS,
+    TABLES,
+)
 from databases import Server, as_role
 
-ALL_TABLES = (*TABLES, BATCHES, DEAD_LETTERS, MIGRATIONS, *PROJECTIONS)
+OF_PARTITIONS = (PARTITIONING, HOLDS, RETIREMENTS)
+ALL_TABLES = (*TABLES, BATCHES, DEAD_LETTERS, *OF_PARTITIONS, MIGRATIONS, *PROJECTIONS)
 SCHEMAS = ["logstore", "projections"]
 
 RELATIONS = """

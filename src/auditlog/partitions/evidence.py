@@ -1,0 +1,39 @@
+"""What maintenance did with the trail, as rows of the trail: committed with the deed itself."""
+
+from typing import Any
+
+from psycopg import Connection
+
+from auditlog.records import LogRecord
+from auditlog.settings import Settings
+from auditlog.sink.database.transactional import insert
+from auditlog.sink.encoding.encode import Encoder
+
+AGGREGATE = "auditlog.table"
+
+
+def record(
+    conn: Connection[Any], event_type: str, table: str, message: str, **metadata: Any
+) -> None:
+    """Add a row, with its entry in the ledger, to the transaction that the connection is in.
+
+    Args:
+        conn: With the right to insert into `logstore.logs` and `logstore.batches`.
+        event_type: Such as `audit.partition.dropped`.
+        table: Table that it is about, the row's aggregate; "*" for all.
+        message: A sentence.
+        metadata: Stored under `audit.NAME`.
+
+    Raises:
+        psycopg.Error: the row cannot be stored, and so the deed must not be done.
+    """
+    entry = LogRecord(
+        event_type=event_type,
+        aggregate_type=AGGREGATE,
+        aggregate_id=table,
+        user_id=conn.info.user,
+        message=message,
+        metadata={f"audit.{name}": value for name, value in metadata.items()},
+    )
+    _, row = Encoder(Settings()).encode(entry)
+    insert(conn, row)
