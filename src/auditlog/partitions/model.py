@@ -13,6 +13,8 @@ from auditlog.partitions.spans import Span
 
 Step: TypeAlias = Literal["day", "week", "month"]
 
+_A_WEEK = Span(days=7)
+
 OperationKind: TypeAlias = Literal[
     "finalize",  # end a DETACH CONCURRENTLY that was interrupted
     "heal",  # make a normal partition of a DEFAULT that holds rows
@@ -42,7 +44,7 @@ class TableConfig:
     """Older partitions are retired; None: none for their age."""
     retain_bytes: int | None = None
     """The oldest are retired until the rest has no more bytes; None: none for their size."""
-    min_retain: Span = Span(days=7)
+    min_retain: Span = _A_WEEK
     """Nothing younger is retired or deleted, whatever the rest says: a typing error costs less."""
     tenants: Mapping[str, Span] = field(default_factory=dict)
     """Tenants whose rows are kept for less long."""

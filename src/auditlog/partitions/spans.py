@@ -3,11 +3,12 @@
 import calendar
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 _SPAN = re.compile(r"(\d{1,5}) ?(d|days?|w|weeks?|mon|months?|y|years?)", re.ASCII)
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"m": 1, "y": 12}
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,12 @@ def parse(text: str) -> Span:
 def _moved(instant: datetime, months: int, days: int) -> datetime:
     """Move by months, to the last day of a month that has fewer, then by days."""
     year, month0 = divmod(instant.year * 12 + instant.month - 1 + months, 12)
-    if not datetime.min.year <= year <= datetime.max.year:
-        edge = datetime.min if months < 0 else datetime.max
-        return edge.replace(tzinfo=instant.tzinfo)
-    day = min(instant.day, calendar.monthrange(year, month0 + 1)[1])
     try:
+        # Both raise where the calendar ends.
+        day = min(instant.day, calendar.monthrange(year, month0 + 1)[1])
         return instant.replace(year=year, month=month0 + 1, day=day) + timedelta(days=days)
-    except OverflowError:
-        edge = datetime.min if days < 0 else datetime.max
-        return edge.replace(tzinfo=instant.tzinfo)
+    except (ValueError, OverflowError):
+        return _FIRST if months < 0 or days < 0 else _LAST
 
 
 def _words(count: int, unit: str) -> str:
