@@ -192,7 +192,7 @@ def test_columns_take_only_known_values(
             _insert(conn, described, {column: value})
 
 
-@pytest.mark.parametrize("table", (*TABLES, *PROJECTIONS), ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [*TABLES, *PROJECTIONS], ids=lambda table: table.name)
 def test_longest_identifiers_fit_into_every_index(conn: psycopg.Connection, table) -> None:
     """An identifier at its limit, incompressible, does not make an index row too large."""
     longest = "".join(chr(0x4E00 + 97 * position % 20_000) for position in range(85))

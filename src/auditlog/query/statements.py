@@ -1,10 +1,8 @@
-"""The .sql files beside this one, each one statement, read once."""
+"""The .sql files beside this one."""
 
-from functools import cache
-from importlib.resources import files
+from functools import partial
 
+from auditlog.statements import statement as _statement
 
-@cache
-def statement(name: str) -> bytes:
-    """Return the statement of `NAME.sql`."""
-    return files("auditlog.query").joinpath(f"{name}.sql").read_bytes()
+statement = partial(_statement, "auditlog.query")
+"""Return the statement of `NAME.sql`."""

@@ -1,0 +1,66 @@
+"""A connection for maintenance: direct, in UTC, on a server that takes writes; one run a table.
+
+Blocking. What depends on a session's settings, bounds of partitions as text above all, is the same
+whatever server, role or database have set.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from psycopg import Connection
+from psycopg.rows import scalar_row
+
+from auditlog.errors import PartitionError
+from auditlog.postgres.causes import connect
+
+_PINNED = """
+    SET timezone = 'UTC';
+    SET datestyle = 'ISO, YMD';
+    SET intervalstyle = 'postgres';
+    SET search_path = pg_catalog;
+    SET lock_timeout = '1500ms';
+    SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0
+"""
+_KEY = "hashtextextended('auditlog:logstore.' || %s, 0)"
+
+
+@contextmanager
+def maintenance(dsn: str) -> Iterator[Connection[Any]]:
+    """Open a connection, autocommit, with the settings above, for the length of the context.
+
+    Raises:
+        PartitionError: it leads to a standby, or through a pooler that changes backends.
+        psycopg.Error: nothing answers.
+    """
+    with connect(dsn) as conn:
+        if scalar(conn, "SELECT pg_is_in_recovery()"):
+            raise PartitionError(
+                "the server is a standby, where there is nothing to do: use the DSN of the primary"
+            )
+        # A pooler makes up the number that it gives the client as its backend.
+        if scalar(conn, "SELECT pg_backend_pid()") != conn.info.backend_pid:
+            raise PartitionError(
+                "the DSN leads through a pooler, which can hand the connection on between two"
+                " steps: give the DSN of the server itself"
+            )
+        conn.execute(_PINNED)
+        yield conn
+
+
+@contextmanager
+def only_run(conn: Connection[Any], table: str) -> Iterator[bool]:
+    """Be the only run at work on a table; False if another one is. It ends with the connection."""
+    is_ours = bool(scalar(conn, f"SELECT pg_try_advisory_lock({_KEY})", table))
+    try:
+        yield is_ours
+    finally:
+        if is_ours and not conn.closed:
+            conn.execute(f"SELECT pg_advisory_unlock({_KEY})".encode(), [table])
+
+
+def scalar(conn: Connection[Any], query: str, *parameters: object) -> Any:
+    """Return the first column of a query's only row."""
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return cast("Any", cursor.execute(query.encode(), parameters).fetchone())
