@@ -21,11 +21,13 @@ class Exit(enum.IntEnum):
     NOT_WELL = 1
     USAGE = 2
     NO_DATABASE = 3
+    BUSY = 4
     INTERRUPTED = 130
 
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 what was asked for is not well · 2 usage or settings · 3 no database"
+    " · 4 another run is at work"
 )
 
 # In a URL, and in a connection string or the query of a URL.

@@ -58,6 +58,17 @@ class TableConfig:
     lock_timeout_s: float = 1.5
     """Longer than the server's deadlock_timeout, or autovacuum is never cancelled."""
 
+    def cutoff(self, now: datetime) -> datetime | None:
+        """Return the instant below which everything is old enough to go; None: nothing ever."""
+        return self._not_too_young(self.retain, now) if self.retain else None
+
+    def tenant_cutoff(self, tenant: str, now: datetime) -> datetime:
+        """Return the same for the rows of one of `tenants`."""
+        return self._not_too_young(self.tenants[tenant], now)
+
+    def _not_too_young(self, span: Span, now: datetime) -> datetime:
+        return min(span.before(now), self.min_retain.before(now))
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -86,6 +97,7 @@ class Foreign:
     lower: datetime | None = None
     upper: datetime | None = None
     """As far as they can be read; both None: not at all. Its range is nobody else's."""
+    is_detaching: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +196,15 @@ class TableState:
     locks_needed: int = 0
     """By a query without a date: the partitions and their indexes."""
     locks_available: int = 0
+    connections: int = 0
+    """Of clients, to this database, at that instant."""
     size_bytes: int = 0
+    is_analyzed: bool = True
+    """Has the table itself statistics? Autovacuum makes none for a partitioned table."""
+    deadlock_timeout_s: float = 1.0
+    """The server's: who waits less long for a lock never makes autovacuum give way."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """What this role could not read, and what would help: the plan is then without it."""
 
 
 @dataclass(frozen=True, slots=True)

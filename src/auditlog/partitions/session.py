@@ -21,7 +21,9 @@ _PINNED = """
     SET search_path = pg_catalog;
     SET lock_timeout = '1500ms';
     SET statement_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0
+    SET idle_in_transaction_session_timeout = 0;
+    SET default_transaction_isolation = 'read committed';
+    SET default_transaction_read_only = off
 """
 _KEY = "hashtextextended('auditlog:logstore.' || %s, 0)"
 

@@ -1,0 +1,55 @@
+"""The bytes of a COPY ↔ the bytes of a .gz file, in a stream; memory is constant.
+
+gzip, because the standard library reads it in every Python and `gunzip` on every machine.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+from auditlog.errors import PartitionError
+from auditlog.partitions.archive.raw import CHUNK_BYTES, Sink
+
+LEVEL = 1
+_FOLLOWED = "something follows the compressed data"
+_GZIP = 31
+"""Window bits of zlib that mean a gzip header, in which it writes no time and no name."""
+
+
+def compress(chunks: Iterable[bytes], out: Sink) -> None:
+    """Write the chunks as one member of gzip."""
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
+    for chunk in chunks:
+        out.write(packer.compress(chunk))
+    out.write(packer.flush())
+
+
+def decompress(stored: Iterable[bytes]) -> Iterator[bytes]:
+    """Hand on what was compressed, at most `CHUNK_BYTES` at once however much it swells.
+
+    Every stored byte is taken, those behind a damage as well.
+
+    Raises:
+        PartitionError: it is damaged, not whole, or something follows it.
+    """
+    unpacker = zlib.decompressobj(_GZIP)
+    for chunk in stored:
+        if unpacker.eof:
+            raise PartitionError(_FOLLOWED)
+        yield from _swollen(unpacker, chunk)
+    if not unpacker.eof:
+        raise PartitionError("the compressed data ends before its end")
+    if unpacker.unused_data:
+        raise PartitionError(_FOLLOWED)
+
+
+def _swollen(unpacker: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
+    waiting, is_more = chunk, True
+    while is_more:
+        try:
+            data = unpacker.decompress(waiting, CHUNK_BYTES)
+        except zlib.error:
+            raise PartitionError("the compressed data is damaged") from None
+        yield data
+        waiting = unpacker.unconsumed_tail
+        # zlib may have taken all of the input, and still hold some of the output.
+        is_more = not unpacker.eof and (bool(waiting) or len(data) == CHUNK_BYTES)

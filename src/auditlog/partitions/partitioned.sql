@@ -1,0 +1,3 @@
+SELECT relname::text
+FROM pg_catalog.pg_class
+WHERE relnamespace = 'logstore'::regnamespace AND relkind = 'p' AND relname = ANY (%s)

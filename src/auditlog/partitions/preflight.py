@@ -1,0 +1,299 @@
+"""Look whether a table can become a partitioned one: what stands in the way, and what is seen to.
+
+Nothing is changed and no lock is waited for. Whatever has severity "human" must be mended before;
+the rest is told so that nobody is surprised.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+
+from auditlog.partitions.conversion import SCAFFOLD_MARK, asked, bound, legacy, oid_of, rows, scaffold
+from auditlog.partitions.model import Finding, Severity, Step
+from auditlog.partitions.spans import Span
+from auditlog.partitions.windows import window
+from auditlog.tables import TABLES
+
+MARGIN = {"day": timedelta(days=1), "week": timedelta(days=3), "month": timedelta(days=7)}
+"""At least so far ahead lies the end of the legacy partition.
+
+From the CHECK until the swap, rows from beyond that end are refused: the margin is what a run that
+was killed in between has until somebody runs the next one, and what clocks of clients may differ.
+"""
+_ONE = {"day": Span(days=1), "week": Span(days=7), "month": Span(months=1)}
+
+
+def examine(conn: Connection[Any], table: str, step: Step) -> list[Finding]:
+    """Return what `enable` would find, "human" where it would refuse.
+
+    Args:
+        conn: In the state of `session.maintenance`.
+        table: One of `TABLES`.
+        step: Length of the partitions.
+
+    Raises:
+        psycopg.Error: the database cannot be asked.
+    """
+    oid = oid_of(conn, table)
+    if oid is None:
+        return [_finding(table, "no table", "")]
+    found = [_finding(table, code, about) for code, about in _obstacles(conn, table, oid)]
+    if any(finding.code in {"not owner", "date type"} for finding in found):
+        return found
+    return found + list(_of_rows(conn, table, step))
+
+
+def end_of_legacy(conn: Connection[Any], table: str, step: Step) -> datetime:
+    """Return where the rows from before are to end: a boundary beyond all that are there."""
+    now, latest, *_ = _ahead(conn, table)
+    lower, upper = window(step, max(now, latest) + MARGIN[step])
+    return lower if lower >= max(now, latest) + MARGIN[step] else upper
+
+
+def _obstacles(conn: Connection[Any], table: str, oid: int) -> list[tuple[Any, ...]]:
+    if asked(conn, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s", oid) == ("p",):
+        return [("partitioned", "")]
+    (described,) = (one for one in TABLES if one.name == table)
+    return rows(
+        conn,
+        "obstacles",
+        table=oid,
+        columns=list(described.column_names),
+        indexes=[index.name for index in described.indexes],
+        bound=bound(table),
+        names=[legacy(table), scaffold(table)],
+        mark=SCAFFOLD_MARK,
+    )
+
+
+def _of_rows(conn: Connection[Any], table: str, step: Step) -> Iterator[Finding]:
+    now, latest, nulls, infinite = _ahead(conn, table)
+    if nulls:
+        yield _finding(table, "null dates", str(nulls))
+    if infinite:
+        yield _finding(table, "infinite dates", str(infinite))
+    if latest > _ONE[step].after(now):
+        yield _finding(table, "future dates", f"{latest:%Y-%m-%d %H:%M}")
+    elif latest > now:
+        yield _finding(table, "clock ahead", str(latest - now))
+
+
+class _Ahead(NamedTuple):
+    now: datetime
+    latest: datetime
+    nulls: int
+    infinite: int
+
+
+def _ahead(conn: Connection[Any], table: str) -> _Ahead:
+    """Look at the rows that are not of the past; the index over time finds them."""
+    now, latest, nulls, infinite = asked(
+        conn,
+        # Years that Python does not know come as the last that it does.
+        "SELECT clock_timestamp(), least(max(log_date) FILTER (WHERE isfinite(log_date)),"
+        " '9999-12-01 00:00+00'), count(*) FILTER (WHERE log_date IS NULL),"
+        " count(*) FILTER (WHERE log_date = 'infinity')"
+        f" FROM logstore.{table}"  # noqa: S608  # one of TABLES
+        " WHERE log_date IS NULL OR log_date >= statement_timestamp()",
+    )
+    now = now.astimezone(UTC)
+    return _Ahead(now, max(now, latest.astimezone(UTC)) if latest else now, nulls, infinite)
+
+
+def _finding(table: str, code: str, about: str) -> Finding:
+    severity, detail, remedy = _WORDS[code]
+    words = {"table": f"logstore.{table}", "about": about}
+    return Finding(
+        code.replace(" ", "_"), severity, detail.format(**words), remedy.format(**words)
+    )
+
+
+_WORDS: dict[str, tuple[Severity, str, str]] = {
+    "no table": (
+        "human",
+        "there is no table {table}",
+        "auditlog migrate makes it",
+    ),
+    "partitioned": ("note", "{table} is partitioned already", ""),
+    "not owner": (
+        "human",
+        "{table} belongs to {about}, and only its owner can change it",
+        "log in as that role, or as a member of it",
+    ),
+    "no right": (
+        "human",
+        "this role has no right to {about}",
+        "GRANT it, or log in as the owner of schema logstore",
+    ),
+    "unlogged": (
+        "human",
+        "{table} is not kept over a crash of the server",
+        "ALTER TABLE {table} SET LOGGED",
+    ),
+    "tablespace": (
+        "note",
+        "{table} lies in tablespace {about}, where partitions made later will not",
+        "set default_tablespace for the role that maintains, if they should",
+    ),
+    "storage": (
+        "note",
+        "storage parameters stay with the rows that are there: {about}",
+        "give them to the partitions made later, if they should have them",
+    ),
+    "inherits": ("human", "{table} inherits from {about}", "ALTER TABLE {table} NO INHERIT {about}"),
+    "inherited": (
+        "human",
+        "{about} inherits from {table}, as while partitions are given up",
+        "end that: auditlog partitions disable",
+    ),
+    "typed": ("human", "{table} is of type {about}", "ALTER TABLE {table} NOT OF"),
+    "key": (
+        "human",
+        "the primary key is {about}; partitions have (instance_id, log_id)",
+        "restore it: ALTER TABLE {table} ADD PRIMARY KEY (instance_id, log_id)",
+    ),
+    "date type": (
+        "human",
+        "log_date is {about}, and partitions are ranges of timestamptz",
+        "ALTER TABLE {table} ALTER COLUMN log_date TYPE timestamptz",
+    ),
+    "nullable": ("note", "log_date may be null, and will not be", ""),
+    "null dates": (
+        "human",
+        "{about} rows have no log_date and fit no partition",
+        "give them one, as owner under SET LOCAL auditlog.maintenance = 'on'",
+    ),
+    "infinite dates": (
+        "human",
+        "{about} rows have the log_date infinity, which no partition can have",
+        "give them another, as owner under SET LOCAL auditlog.maintenance = 'on'",
+    ),
+    "future dates": (
+        "human",
+        "there are rows from the future, up to {about}",
+        "mend that client's clock, then give them another log_date, as owner under SET LOCAL"
+        " auditlog.maintenance = 'on'",
+    ),
+    "clock ahead": (
+        "note",
+        "the newest row is {about} ahead of the server: the first partition ends after it",
+        "synchronise the clients' clocks by NTP",
+    ),
+    "identity": (
+        "human",
+        "column {about} is an identity, which partitions cannot share",
+        "ALTER TABLE {table} ALTER COLUMN {about} DROP IDENTITY",
+    ),
+    "owned sequence": (
+        "human",
+        "sequence {about} would be dropped together with the oldest partition",
+        "ALTER SEQUENCE {about} OWNED BY NONE",
+    ),
+    "extra column": ("note", "column {about} is the operator's; partitions will have it", ""),
+    "missing column": (
+        "human",
+        "there is no column {about}",
+        "auditlog doctor tells what the schema lacks",
+    ),
+    "invalid index": (
+        "human",
+        "index {about} is invalid, and would be built anew under lock",
+        "REINDEX INDEX CONCURRENTLY {about}, or drop it",
+    ),
+    "unique index": (
+        "human",
+        "index {about} is unique without log_date, which no partitioned table can promise",
+        "DROP INDEX CONCURRENTLY {about}, or build it with log_date in it",
+    ),
+    "missing index": (
+        "note",
+        "there is no index {about}: partitions will not have it either",
+        "build it before, while rows are written: CREATE INDEX CONCURRENTLY",
+    ),
+    "exclusion": (
+        "human",
+        "constraint {about} excludes rows, which no partitioned table can",
+        "ALTER TABLE {table} DROP CONSTRAINT {about}",
+    ),
+    "unvalidated": (
+        "human",
+        "constraint {about} was never validated",
+        "ALTER TABLE {table} VALIDATE CONSTRAINT {about}",
+    ),
+    "not inherited": (
+        "human",
+        "constraint {about} is NO INHERIT, which a partitioned table cannot have",
+        "add it without, drop this one",
+    ),
+    "refers": (
+        "human",
+        "foreign key {about} of {table} would be checked under lock",
+        "ALTER TABLE {table} DROP CONSTRAINT {about}; the trail must not depend on what it tells of",
+    ),
+    "referred to": (
+        "human",
+        "foreign key {about} refers to {table}, whose key will be each partition's own",
+        "drop it",
+    ),
+    "leftover": (
+        "drift",
+        "an earlier run was interrupted and left constraint {about}, which refuses rows from"
+        " beyond its date",
+        "run enable again, or disable to go back",
+    ),
+    "transition table": (
+        "human",
+        "trigger {about} has a transition table, which rows of partitions cannot have",
+        "make it a statement trigger, or drop it",
+    ),
+    "rule": ("human", "{table} has the rule {about}", "drop it"),
+    "view": ("note", "view {about} will be made to read the partitioned table", ""),
+    "view of others": (
+        "human",
+        "{about} would go on to read the old rows only, and belongs to another role",
+        "log in as a member of its owner too, or drop it and make it again afterwards",
+    ),
+    "dependent": (
+        "human",
+        "{about} would go on to refer to the old rows only",
+        "drop it, and make it again afterwards",
+    ),
+    "publication": ("note", "publication {about} will have the partitioned table", ""),
+    "publication by leaf": (
+        "human",
+        "publication {about} would send rows under the partitions' names",
+        "ALTER PUBLICATION {about} SET (publish_via_partition_root = true)",
+    ),
+    "publication of parts": (
+        "human",
+        "publication {about} has only some rows or columns of {table}",
+        "ALTER PUBLICATION {about} DROP TABLE {table}, and add it again afterwards",
+    ),
+    "publication of others": (
+        "human",
+        "publication {about} belongs to another role",
+        "log in as a member of its owner too, or take the table out and add it afterwards",
+    ),
+    "taken name": (
+        "human",
+        "the name {about} is taken by something else",
+        "rename or drop it",
+    ),
+    "extension": (
+        "note",
+        "extension {about} is installed: a table that it has distributed is not to be touched",
+        "",
+    ),
+    "long transaction": (
+        "note",
+        "{about}, holds a lock that the swap would wait for",
+        "wait for its end, or pg_terminate_backend it",
+    ),
+    "prepared transaction": (
+        "note",
+        "the prepared transaction {about} holds a lock that the swap would wait for",
+        "COMMIT PREPARED or ROLLBACK PREPARED it",
+    ),
+}
