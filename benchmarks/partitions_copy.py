@@ -28,7 +28,7 @@ from benchmarks.rounds import interleave, interval, judge, loop_name, ratio
 from benchmarks.rounds import run as run_on_loop
 from benchmarks.shippers import BATCH_ROWS, Cost, Load, Shipper, ours, psql
 
-TODAY, YEAR = "rows of today", "rows of the whole year"
+ROWS = TODAY, YEAR = "rows of today", "rows of the whole year"
 OURS, LIMIT = "auditlog", r"psql \copy, one transaction"
 PLAIN, PARTITIONED = "plain", "partitioned"
 AIM = 0.9

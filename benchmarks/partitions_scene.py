@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
-from auditlog.partitions.catalog import read
+import psycopg
 from auditlog.partitions.creating import create
-from auditlog.partitions.enabling import enable
-from auditlog.partitions.windows import name, windows
-from psycopg import Connection
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from auditlog.partitions.model import Leaf, Step, TableConfig
+from auditlog.partitions.conversion import legacy
+from auditlog.partitions.enabling import enable
+from auditlog.partitions.model import Step
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
+from auditlog.partitions.windows import name, windows
 from benchmarks.database import Server
 
 TABLE = "logs"
@@ -31,17 +32,31 @@ def with_months(server: Server, count: int = MONTHS) -> Iterator[str]:
 def partition(dsn: str, step: Step, since: datetime, ahead: Span | None = None) -> None:
     """Make a partitioned table of the empty one, as if that had been done at an earlier time."""
     with maintenance(dsn) as conn:
-        enable(conn, TABLE, step, ahead=ahead, on_step=lambda _: None)
+        report = enable(conn, TABLE, step, ahead=ahead)
+        assert report.end_of_legacy, report.findings
         # The empty table that it was is now the partition of all that lies before.
-        legacy = leaves(conn)[0]
+        was = legacy(TABLE)
         conn.execute(
-            f"ALTER TABLE logstore.{TABLE} DETACH PARTITION logstore.{legacy.name};"
-            f" DROP TABLE logstore.{legacy.name}".encode()
+            f"ALTER TABLE logstore.{TABLE} DETACH PARTITION logstore.{was};"
+            f" DROP TABLE logstore.{was}".encode()
         )
-        for lower, upper in windows(step, since, legacy.upper):
+        for lower, upper in windows(step, since, report.end_of_legacy):
             create(conn, TABLE, name(TABLE, step, lower), lower, upper)
 
 
-def leaves(conn: Connection[Any]) -> tuple[Leaf, ...]:
-    """Return the table's partitions, in their order."""
-    return read(conn, TableConfig(TABLE)).leaves
+@contextmanager
+def copied(server: Server, dsn: str) -> Iterator[str]:
+    """Make a copy of a database that nobody is connected to, with what is in it; drop it after."""
+    name = str(conninfo_to_dict(dsn)["dbname"])
+    copy = sql.Identifier(f"{name}_copy")
+    with psycopg.connect(server.dsn, autocommit=True) as admin:
+        # The files themselves are copied, which begins and ends with a checkpoint.
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                copy, sql.Identifier(name)
+            )
+        )
+        try:
+            yield make_conninfo(dsn, dbname=f"{name}_copy")
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(copy))

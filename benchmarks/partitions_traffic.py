@@ -38,7 +38,8 @@ class Seen:
     turns: list[tuple[float, float]] = field(default_factory=list)
     """When it began and how many seconds it took, of each."""
     rows: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: list[tuple[float, str]] = field(default_factory=list)
+    """When, and what."""
 
     def add(self, other: "Seen") -> None:
         """Add what another one saw."""
@@ -62,9 +63,13 @@ class Traffic:
     readers: Seen
 
     @property
-    def errors(self) -> list[str]:
-        """What anybody was refused."""
+    def errors(self) -> list[tuple[float, str]]:
+        """What anybody was refused, and when."""
         return [*self.writers.errors, *self.readers.errors]
+
+    def errors_in(self, since: float, until: float) -> int:
+        """Count what was refused in that time."""
+        return sum(since <= at <= until for at, _ in self.errors)
 
 
 @contextmanager
@@ -138,7 +143,7 @@ def _work(dsn: str, pipe: Pipe, stop: Event, turn: Callable[[Connection[Any], in
             try:
                 seen.rows += turn(conn, number)
             except psycopg.Error as error:
-                seen.errors.append(f"{type(error).__name__}: {error}")
+                seen.errors.append((time.perf_counter(), f"{type(error).__name__}: {error}"))
             took = time.perf_counter() - began
             seen.turns.append((began, took))
             if (number := number + 1) == WARM_UP:

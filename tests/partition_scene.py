@@ -7,19 +7,30 @@ real one; the monotonic clocks go on as they were, as they do when a machine's c
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+import uuid_utils
+from psycopg.conninfo import make_conninfo
 
+from auditlog import AuditLog
+from auditlog.partitions.archive import verify
+from auditlog.partitions.archive.finding import found
+from auditlog.partitions.archive.restoring import restore
+from auditlog.partitions.maintaining import maintain
+from auditlog.partitions.model import TableConfig, TableReport
+from auditlog.partitions.session import maintenance
 from auditlog.postgres import embedded
 from auditlog.postgres.migrate import migrate
+from auditlog.records import ExecutionLogRecord, LogRecord, Outcome, Record
+from trail import quick
 
 NO_FAKETIME = "a year needs a clock that can be set: apt-get install faketime"
 CALL_TIMEOUT_S = 60
@@ -30,7 +41,9 @@ T = TypeVar("T")
 
 def faketime() -> Path | None:
     """The library, wherever a distribution puts it; the one that threads can use."""
-    return next(Path("/usr").glob("lib*/**/faketime/libfaketimeMT.so.1"), None)
+    name = "faketime/libfaketimeMT.so.1"
+    folders = [*Path("/usr").glob("lib*"), *Path("/usr/lib").glob("*-linux-*")]
+    return next((each / name for each in folders if (each / name).exists()), None)
 
 
 @dataclass(frozen=True)
@@ -113,3 +126,87 @@ def _prepare(dsn: str) -> None:
             conn.execute(f"ALTER SYSTEM SET {setting}".encode())
         conn.execute("SELECT pg_reload_conf()")
     migrate(dsn)
+
+
+class Sent(NamedTuple):
+    """A record, as its sender noted it."""
+
+    table: str
+    log_id: str
+    tenant: str
+    at_us: int
+
+
+def send(dsn: str, spool: str, tenants: list[str], later_s: float = 0) -> list[Sent]:
+    """Record one request and one line of an execution for each tenant, as a service does.
+
+    Args:
+        dsn: The database.
+        spool: Where rows wait that no table takes.
+        tenants: Whose records.
+        later_s: How much later than now they are dated; of a replay it is negative.
+    """
+    at_us = int((time.time() + later_s) * 1e6)
+    noted = []
+    with AuditLog(settings=quick(dsn=dsn, spool_dir=spool)) as audit:
+        for tenant in tenants:
+            for table in ("logs", "execution_logs"):
+                sent = Sent(table, str(uuid_utils.uuid7()), tenant, at_us)
+                assert audit.submit(_record(sent)) is not Outcome.DROPPED
+                noted.append(sent)
+    assert audit.stats().dropped == 0
+    return noted
+
+
+def _record(sent: Sent) -> Record:
+    own = {"log_id": sent.log_id, "instance_id": sent.tenant, "log_date": sent.at_us}
+    if sent.table == "logs":
+        return LogRecord(request_url="/", **own)
+    return ExecutionLogRecord(execution_id="e", target_id="t", message="line", **own)
+
+
+def maintained(dsn: str, configs: Mapping[str, TableConfig]) -> list[TableReport]:
+    """Do what cron does."""
+    return maintain(dsn, configs)
+
+
+Identity = tuple[str, str]
+"""Table and log_id."""
+
+
+def in_tables(dsn: str, tables: Iterable[str]) -> list[Identity]:
+    """What is stored, but for the rows that the package writes about itself."""
+    with psycopg.connect(dsn) as conn:
+        return [each for table in tables for each in _identities(conn, table, table)]
+
+
+def in_archives(dsn: str, folder: Path) -> list[Identity]:
+    """What the archives hold, each verified and then restored into a database of its own."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE DATABASE restored TEMPLATE template0 ENCODING 'UTF8'")
+    dsn = make_conninfo(dsn, dbname="restored")
+    migrate(dsn)
+    identities = []
+    with maintenance(dsn) as conn:
+        for number, archive in enumerate(found(str(folder))):
+            assert verify(archive.uri).is_whole
+            assert archive.manifest
+            table = archive.manifest.content.table
+            restored = restore(conn, archive.uri, into=f"restored_{number}")
+            of_this = _identities(conn, table, f"restored_{number}")
+            assert len(of_this) <= restored.rows
+            identities += of_this
+    return identities
+
+
+def letters(dsn: str) -> list[Identity]:
+    """What was quarantined."""
+    query = "SELECT table_name, convert_from(log_id, 'UTF8') FROM logstore.dead_letters"
+    with psycopg.connect(dsn) as conn:
+        return conn.execute(query).fetchall()
+
+
+def _identities(conn: psycopg.Connection[Any], table: str, stored_as: str) -> list[Identity]:
+    own = "starts_with(event_type, 'audit.') IS TRUE" if table == "logs" else "false"
+    query = f"SELECT log_id FROM logstore.{stored_as} WHERE NOT ({own})"  # noqa: S608  # ours
+    return [(table, log_id) for (log_id,) in conn.execute(query.encode())]

@@ -209,6 +209,13 @@ class AuditLog(ApplicationEvents):
         """Read every counter at one instant."""
         return self._chain.stats()
 
+    def runways(self) -> dict[str, float]:
+        """Return for how many seconds each partitioned table has partitions, as last seen.
+
+        Not for a table that is not partitioned, and for none while that is not known.
+        """
+        return self._chain.target.runway.seconds()
+
     def health(self) -> Health:
         """Say whether rows flow, and what mends it if they do not."""
         health = self._chain.writer.health

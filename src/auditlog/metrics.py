@@ -50,6 +50,14 @@ class AuditLogCollector(Collector):
         yield GaugeMetricFamily(
             "auditlog_pending_bytes", "Their size, as encoded.", value=stats.queued_bytes
         )
+        runway = GaugeMetricFamily(
+            "auditlog_partition_runway_seconds",
+            "For how long from now on a table has partitions.",
+            labels=["table"],
+        )
+        for table, seconds in self._audit.runways().items():
+            runway.add_metric([table], seconds)
+        yield runway
         healthy = self._audit.health().status is HealthStatus.OK
         yield GaugeMetricFamily(
             "auditlog_healthy", "1 when rows flow, 0 when not.", value=int(healthy)

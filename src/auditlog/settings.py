@@ -77,6 +77,8 @@ class Settings:
     drain_timeout_s: float = 10.0
     life_rows: bool = True
     """Write a row when a log begins to write, and one when it ends: a killed process has no end."""
+    min_runway_s: float = 7 * 86_400.0
+    """With partitions for a shorter time to come, health is degraded: a week has a Monday in it."""
 
     policy_file: str | None = None
     """A TOML file with the rules (docs/policy.md); the default policy without one."""

@@ -279,7 +279,7 @@ def test_a_role_that_may_read_is_enough(server: Server) -> None:
     with server.role() as role, server.database() as dsn:
         minutes(dsn, 0)
         statements = _grants(as_role(dsn, role))
-        assert len(statements) == 5
+        assert len(statements) == 6
         for statement in statements:
             execute(dsn, statement)
         assert _grants(as_role(dsn, role)) == []

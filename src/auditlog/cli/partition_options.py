@@ -43,6 +43,7 @@ ConfigFile: TypeAlias = Annotated[
 
 
 def _wanted(
+    *,
     config: ConfigFile = None,
     by: Annotated[
         str | None,
@@ -112,9 +113,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         command(_wanted(**settings), **given)
 
     _, *own = inspect.signature(command).parameters.values()
-    keyword = [
-        each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *_SETTINGS.values())
-    ]
+    shared = (*own, *_SETTINGS.values())
+    keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in shared]
     run.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]  # what typer reads
     return run
 

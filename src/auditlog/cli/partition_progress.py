@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from auditlog.cli.output import plain, stderr
+from auditlog.cli.output import plain, stderr, stdout
 from auditlog.cli.partitions_report import line_of, what
 from auditlog.partitions.model import Operation, Outcome
 
@@ -29,8 +30,9 @@ class Steps:
         self.progress.update(self.task, completed=rows, total=total)
 
     def ended(self, outcome: Outcome) -> None:
-        """Leave a line of it."""
-        self.progress.console.print(plain(line_of(outcome)), markup=False, soft_wrap=True)
+        """Leave a line of it, unless the report comes to the same terminal."""
+        if self.progress.console.is_terminal and not stdout().is_terminal:
+            self.progress.console.print(Text(plain(line_of(outcome))), soft_wrap=True)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
-"""`auditlog partitions …`: enable, plan, maintain, look at; and go back."""
+"""`auditlog partitions …`: cut tables by date, plan, maintain, look at them, and go back."""
 
+import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -13,7 +15,8 @@ from auditlog.cli.options import AsJson, Dsn, required
 from auditlog.cli.output import plain, put, put_json, say, stdout
 from auditlog.cli.partition_options import ConfigFile, Configs, Tables, chosen, with_settings
 from auditlog.cli.partition_progress import shown_steps
-from auditlog.cli.textfile import replaced, writable
+from auditlog.cli.partitions_enable import disable, enable
+from auditlog.cli.textfile import check_writable, json_text, replace
 from auditlog.partitions.config import load
 from auditlog.partitions.exposition import exposition
 from auditlog.partitions.maintaining import maintain as maintain_tables
@@ -33,9 +36,8 @@ class Format(StrEnum):
     PROMETHEUS = "prometheus"
 
 
-FormatOption: TypeAlias = Annotated[
-    Format, typer.Option("--format", help="How to write it; --json is short for json.")
-]
+Form: TypeAlias = Annotated[Format, typer.Option("--format", help="How to write the report.")]
+ShortForJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 
 app = typer.Typer(help="Keep the partitions of tables.", no_args_is_help=True)
 
@@ -43,6 +45,10 @@ app = typer.Typer(help="Keep the partitions of tables.", no_args_is_help=True)
 @app.callback()
 def group() -> None:
     """Cut tables by date, make partitions ahead, and retire those whose time is over."""
+
+
+app.command("enable", epilog=EXIT_CODES)(enable)
+app.command("disable", epilog=EXIT_CODES)(disable)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -73,33 +79,97 @@ def maintain(
     tables: Tables = None,
     dsn: Dsn = None,
     *,
-    form: FormatOption = Format.TEXT,
+    form: Form = Format.TEXT,
     output: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write there, atomically, instead of to stdout: for a textfile collector.",
+            help="Write the report there, atomically; print only what is wrong.",
             show_default=False,
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: ShortForJson = False,
 ) -> None:
     """Make what `plan` shows: partitions ahead, what they lack, and what retention is due.
 
-    Each table on its own. May be killed, and run twice at once. Exit 1 if a step failed, was
-    refused or waits, or something needs somebody; 4 if another run is at work.
+    It may be killed, and run twice at once. Exit 1 if a step failed, was refused or waits, or
+    something needs somebody; 4 if another run is at work.
     """
     if output is not None:
-        writable(output)
+        check_writable(output)
     address = required(dsn)
     wanted = chosen(address, tables, configs)
-    with shown_steps() as steps:
-        reports = maintain_tables(address, wanted, **steps) if wanted else []
     if not wanted:
         say(NOTHING)
-    text = _written(reports, Format.JSON if as_json else form, address, wanted)
-    if output is not None:
-        replaced(output, text)
+    with shown_steps() as steps:
+        reports = maintain_tables(address, wanted, on_step=steps.begun, on_done=steps.ended)
+    written = Format.JSON if as_json else form
+    if output is None:
+        _put(_run_as(written, reports, address, wanted))
     else:
-        ...
+        replace(output, _run_as(written, reports, address, wanted))
+        for line in report.lines_of_trouble(reports):
+            say(plain(line))
     _leave(report.verdict(reports))
+
+
+@app.command(epilog=EXIT_CODES)
+def status(
+    tables: Tables = None,
+    dsn: Dsn = None,
+    *,
+    config: ConfigFile = None,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="List each partition too.")
+    ] = False,
+    form: Form = Format.TEXT,
+    as_json: ShortForJson = False,
+) -> None:
+    """Print how far each table is covered, and what is wrong.
+
+    Exit 1 if something needs somebody, or the runway is shorter than half of what is wanted.
+    """
+    address = required(dsn)
+    wanted = chosen(address, tables, load(config))
+    statuses = look_at(address, wanted) if wanted else []
+    if as_json or form is Format.JSON:
+        put_json(shown.as_json(statuses))
+    elif form is Format.PROMETHEUS:
+        _put(exposition(statuses))
+    elif statuses:
+        _show(statuses, partitions=partitions)
+    else:
+        say(NOTHING)
+    _leave(Exit.NOT_WELL if any(each.needs_somebody for each in statuses) else Exit.OK)
+
+
+def _run_as(form: Format, reports: list[TableReport], dsn: str, wanted: Configs) -> str:
+    if form is Format.JSON:
+        return json_text(report.run_as_json(reports))
+    if form is Format.TEXT:
+        return "".join(f"{plain(line)}\n" for line in report.lines_of_run(reports))
+    outcomes = [outcome for each in reports for outcome in each.outcomes]
+    return exposition(look_at(dsn, wanted) if wanted else [], outcomes)
+
+
+def _show(statuses: list[TableStatus], *, partitions: bool) -> None:
+    stdout().print(shown.table_of(statuses))
+    for each in statuses:
+        if partitions and each.state is not None:
+            stdout().print(shown.leaves_of(each.state))
+    _put_lines(line for each in statuses for line in shown.lines_of(each))
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _put_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        put(plain(line))
+
+
+def _leave(code: Exit) -> None:
+    if code is not Exit.OK:
+        raise typer.Exit(code)

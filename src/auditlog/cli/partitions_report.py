@@ -50,13 +50,26 @@ def lines_of_plans(reports: Iterable[TableReport]) -> Iterator[str]:
 
 
 def lines_of_run(reports: Iterable[TableReport]) -> Iterator[str]:
-    """Yield what became of each step, what there is to know, and how far tables are covered."""
+    """Yield what became of each step, what there is to know, and how far tables are covered.
+
+    Drift is left out: that it was mended, or why not, is told by a step.
+    """
     for report in reports:
         for outcome in report.outcomes:
             yield line_of(outcome)
-        if report.plan is not None:
-            yield from lines_of_findings(report.plan.findings)
+        findings = report.plan.findings if report.plan else ()
+        yield from lines_of_findings(each for each in findings if each.severity != "drift")
         yield f"{report.table}: {_conclusion(report)}"
+
+
+def lines_of_trouble(reports: Iterable[TableReport]) -> Iterator[str]:
+    """Yield only what somebody has to see; that another run is at work is no trouble."""
+    for report in reports:
+        yield from (line_of(each) for each in report.outcomes if each.result in _UNDONE)
+        findings = report.plan.findings if report.plan else ()
+        yield from lines_of_findings(each for each in findings if each.severity == "human")
+        if report.error is not None and not report.is_busy:
+            yield f"{report.table}: {report.error}"
 
 
 def line_of(outcome: Outcome) -> str:

@@ -175,8 +175,7 @@ def _state_fields(state: TableState, status: TableStatus) -> dict[str, Any]:
         "orphans": [dataclasses.asdict(each) for each in status.orphans],
         "holds": [dataclasses.asdict(each) for each in state.holds],
         "blockers": [
-            {**dataclasses.asdict(each), "age": each.age.total_seconds()}
-            for each in state.blockers
+            {**dataclasses.asdict(each), "age": each.age.total_seconds()} for each in state.blockers
         ],
         "locks": {"needed": state.locks_needed, "available": state.locks_available},
         "retired_until": state.retired_until,

@@ -66,6 +66,8 @@ def as_json(found: Reconciliation, *, strict: bool) -> dict[str, Any]:
             {
                 "table": table.table,
                 "stored": table.stored,
+                "retired": table.retired,
+                "retired_uncounted": table.uncounted,
                 "ledger_at_least": table.at_least,
                 "ledger_at_most": table.at_most,
                 "missing": table.missing,

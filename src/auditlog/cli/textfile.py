@@ -3,6 +3,9 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from auditlog.errors import SettingsError
 
@@ -39,3 +42,9 @@ def replace(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def json_text(document: Any) -> str:
+    """Return a document as `output.put_json` writes it."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(document, default=str, option=options).decode()

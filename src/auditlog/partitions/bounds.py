@@ -40,9 +40,7 @@ def parse(text: str | None) -> Bounds:
     return Bounds(lower, upper, _objection(match[1], match[2]))
 
 
-def _instant(
-    text: str, if_earlier: datetime | None, if_later: datetime | None
-) -> datetime | None:
+def _instant(text: str, if_earlier: datetime | None, if_later: datetime | None) -> datetime | None:
     """Return an end; two others stand for what comes before and after Python's dates."""
     if _EARLIER.fullmatch(text):
         return if_earlier

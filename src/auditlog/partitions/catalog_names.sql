@@ -13,7 +13,7 @@ SELECT
     END AS kind
 FROM pg_class AS class
 WHERE class.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'logstore')
-    AND class.relname ~ ('^' || %(table)s || '_p[0-9]+(w[0-9]+)?$')
+    AND class.relname ~ ('^' || %(table)s || '_p[0-9]+([tw][0-9]+)?$')
     AND NOT EXISTS (
         SELECT FROM pg_inherits WHERE inhrelid = class.oid AND inhparent = %(oid)s::oid
     )

@@ -9,17 +9,16 @@ While `logstore.logs` is being turned, there are beside it
 Each step finds by these names, and by the comment, what an earlier run that was killed has left.
 """
 
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from psycopg import Connection, errors, sql
-from psycopg.rows import tuple_row
+from psycopg import Connection, sql
+from psycopg.rows import class_row, tuple_row
 
 from auditlog.errors import PartitionError
+from auditlog.partitions.locking import NOT_HAD, blockers, named, persistently
 from auditlog.partitions.statements import statement
 from auditlog.sink.database.ledger import LOCK_LEDGER
 
@@ -32,12 +31,42 @@ OnStage: TypeAlias = Callable[[Stage, str], None]
 SCAFFOLD_MARK = "auditlog scaffold"
 """The comment of `logs_partitioned` begins with it."""
 
-LOCK_TIMEOUT_MS = 1_500
+LOCK_TIMEOUT_S = 1.5
 """Longer than deadlock_timeout, 1 s, or autovacuum is never cancelled (2026-11-28)."""
-_ATTEMPTS = 20
-_PAUSE_S = 2.0
+TRIES = 20
+"""Half a minute: whoever turns a table once can wait that long, writers never longer than above."""
 _MAX_NAME = 63
 _DIGEST = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index of a table that is converted."""
+
+    name: str
+    is_primary: bool
+    is_unique: bool
+    tail: str
+    """What follows the table's name in the statement that makes it."""
+    comment: str | None
+
+    def created(self, table: str, name: str) -> list[sql.Composable]:
+        """Return the statements that make the same for another table, under another name."""
+        create = _UNIQUE_INDEX if self.is_unique else _INDEX
+        return [
+            create.format(sql.Identifier(name), qualified(table)) + vouched(self.tail),
+            sql.SQL("COMMENT ON INDEX {} IS {}").format(qualified(name), self.comment),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Dependents:
+    """The statements that make whatever refers to a table refer to the one that has its name."""
+
+    views: tuple[sql.Composable, ...] = ()
+    publications: tuple[sql.Composable, ...] = ()
 
 
 def scaffold(table: str) -> str:
@@ -66,16 +95,37 @@ def index_name(name: str, table: str, other: str) -> str:
     return f"{head}_{digest}"
 
 
+def renamed(index: str, name: str) -> sql.Composable:
+    """Return the statement that gives an index, and its constraint, another name."""
+    return sql.SQL("ALTER INDEX {} RENAME TO {}").format(qualified(index), sql.Identifier(name))
+
+
+def indexes_of(conn: Connection[Any], oid: int) -> list[Index]:
+    """Return a table's indexes."""
+    with conn.cursor(row_factory=class_row(Index)) as cursor:
+        return cursor.execute(statement("indexes"), {"table": oid}).fetchall()
+
+
+def dependents(conn: Connection[Any], oid: int, table: str) -> Dependents:
+    """Return what refers to a table by its identity."""
+    found = rows(conn, "dependents", table=oid, name=f"logstore.{table}")
+    return Dependents(
+        *(
+            tuple(vouched(text) for kind, text in found if kind == wanted)
+            for wanted in ("view", "publication")
+        )
+    )
+
+
 def qualified(name: str) -> sql.Identifier:
     """Return the quoted name of a table of the schema."""
     return sql.Identifier("logstore", name)
 
 
-def execute(conn: Connection[Any], *statements: sql.Composable | str) -> None:
+def execute(conn: Connection[Any], *statements: sql.Composable) -> None:
     """Execute statements without parameters, in one round trip."""
-    parts = [part if isinstance(part, sql.Composable) else _vouched(part) for part in statements]
-    if parts:
-        conn.execute(sql.SQL(";\n").join(parts))
+    if statements:
+        conn.execute(sql.SQL(";\n").join(statements))
 
 
 def rows(conn: Connection[Any], query: str, **parameters: object) -> list[tuple[Any, ...]]:
@@ -84,10 +134,10 @@ def rows(conn: Connection[Any], query: str, **parameters: object) -> list[tuple[
         return cursor.execute(statement(query), parameters).fetchall()
 
 
-def asked(conn: Connection[Any], query: str, *parameters: object) -> tuple[Any, ...]:
-    """Return the only row of a query, or an empty one."""
+def asked(conn: Connection[Any], query: str, *parameters: object) -> tuple[Any, ...] | None:
+    """Return the first row of a query, if there is one."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchone() or ()
+        return cursor.execute(query.encode(), parameters).fetchone()
 
 
 def oid_of(conn: Connection[Any], name: str) -> int | None:
@@ -101,40 +151,23 @@ def oid_of(conn: Connection[Any], name: str) -> int | None:
     return found[0] if found else None
 
 
-def attempts(what: str) -> Iterator[Callable[[], Any]]:
-    """Yield contexts, each an attempt at what needs a lock, until one ends without a time-out.
+def swap(conn: Connection[Any], table: str, deed: Callable[[], T]) -> T:
+    """Do something under locks in one transaction, again for as long as they are not to be had.
 
     Raises:
-        PartitionError: the lock was not to be had.
+        PartitionError: they were not to be had at all; says who has them.
     """
-    refused: list[Exception] = []
 
-    @contextmanager
-    def attempt() -> Iterator[None]:
-        try:
-            yield
-        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            refused.append(error)
-
-    for number in range(1, _ATTEMPTS + 1):
-        yield attempt
-        if len(refused) < number:
-            return
-        time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311  # no secret, only out of step
-    raise PartitionError(
-        f"{what}: the lock was not to be had in {_ATTEMPTS} attempts, another transaction has the"
-        " table for long: see pg_stat_activity, end it, and run this again"
-    ) from refused[-1]
-
-
-@contextmanager
-def short_transaction(conn: Connection[Any]) -> Iterator[None]:
-    """Be in a transaction that waits for no lock longer than it may hold up others."""
-    with conn.transaction():
-        conn.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}".encode())
-        # The order of writers and of migrations.
+    def in_order() -> T:
+        # The ledger first, as writers and migrations do.
         conn.execute(LOCK_LEDGER)
-        yield
+        return deed()
+
+    try:
+        return persistently(conn, in_order, timeout_s=LOCK_TIMEOUT_S, tries=TRIES)
+    except NOT_HAD as error:
+        who = named(blockers(conn, [table]))
+        raise PartitionError(f"logstore.{table} cannot be locked: {who}") from error
 
 
 def traits(
@@ -143,9 +176,20 @@ def traits(
     """Return the statements that give a table what another one has of some kinds."""
     wanted = set(kinds)
     found = rows(conn, "traits", source=source, target=f"logstore.{target}")
-    return [_vouched(text) for kind, text in found if kind in wanted]
+    return [vouched(text) for kind, text in found if kind in wanted]
 
 
-def _vouched(text: str) -> sql.Composable:
+def dressed(parent: str, other: str) -> sql.Composable:
+    """Return the statement that gives a table another's owner, row security and guard, no more."""
+    return sql.SQL("SELECT logstore.dress_partition({}::regclass, {}::regclass)").format(
+        f"logstore.{parent}", f"logstore.{other}"
+    )
+
+
+def vouched(text: str) -> sql.Composable:
     """Take a statement that the catalog's own functions have quoted."""
-    return sql.SQL(text)  # type: ignore[arg-type]
+    return sql.SQL(text)
+
+
+_INDEX = sql.SQL("CREATE INDEX {} ON {}")
+_UNIQUE_INDEX = sql.SQL("CREATE UNIQUE INDEX {} ON {}")

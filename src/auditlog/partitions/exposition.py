@@ -42,11 +42,10 @@ class Family:
             yield f"{name}{{{_written(labels)}}} {value!r}"
 
 
-def exposition(
-    statuses: Iterable[TableStatus], outcomes: Iterable[Outcome] | None = None
-) -> str:
+def exposition(statuses: Iterable[TableStatus], outcomes: Iterable[Outcome] | None = None) -> str:
     """Return the text: how the tables are, and what a run did, if there was one."""
-    families = list(_of_tables([each for each in statuses if _is_known(each)]))
+    told = list(statuses)
+    families = [*_of_tables([each for each in told if _is_known(each)]), _findings(told)]
     if outcomes is not None:
         families.append(_of_run(outcomes))
     return "".join(f"{line}\n" for family in families for line in family.lines())
@@ -77,13 +76,13 @@ def _of_tables(statuses: list[TableStatus]) -> Iterator[Family]:
         orphans.add(len(each.orphans), table=each.table)
         last.add(_seconds(each.state.maintained_at), table=each.table)
     yield from (covered, runway, count, size, default, pending, orphans, last)
-    yield _findings(statuses)
 
 
 def _findings(statuses: Iterable[TableStatus]) -> Family:
     family = Family("_findings", "Things to know, by how much they need somebody.")
     for each in statuses:
         counts = Counter(finding.severity for finding in each.findings)
+        counts["human"] += each.error is not None
         for severity in get_args(Severity):
             family.add(counts[severity], table=each.table, severity=severity)
     return family

@@ -6,7 +6,7 @@ SELECT
     coalesce(starts_with(obj_description(c.oid, 'pg_class'), %(mark)s), false) AS is_ours,
     -- As it is printed in this session, whose time zone and style are pinned.
     coalesce(
-        pg_get_expr(c.relpartbound, c.oid)
+        pg_get_expr(c.relpartbound, 0)
         = format('FOR VALUES FROM (%%L) TO (%%L)', %(lower)s::timestamptz, %(upper)s::timestamptz),
         false
     ) AS has_bounds,

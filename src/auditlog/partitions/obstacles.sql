@@ -26,9 +26,6 @@ found (code, object) AS (
     SELECT 'unlogged', '' FROM wanted WHERE relpersistence <> 'p'
 
     UNION ALL
-    SELECT 'tablespace', t.spcname::text FROM wanted JOIN pg_tablespace t ON t.oid = reltablespace
-
-    UNION ALL
     SELECT 'storage', array_to_string(reloptions, ', ') FROM wanted WHERE reloptions IS NOT NULL
 
     UNION ALL
@@ -144,10 +141,6 @@ found (code, object) AS (
     SELECT 'taken name', t.oid::regclass::text FROM pg_class t
     WHERE t.relnamespace = 'logstore'::regnamespace AND t.relname = ANY (%(names)s::text[])
       AND coalesce(obj_description(t.oid, 'pg_class'), '') NOT LIKE %(mark)s || '%%'
-
-    UNION ALL
-    SELECT 'extension', extname::text FROM pg_extension
-    WHERE extname IN ('citus', 'timescaledb')
 
     UNION ALL
     SELECT 'long transaction', format('process %%s (%%s), for %%s', a.pid,

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from psycopg import Connection
+from psycopg import Connection, sql
+from psycopg.rows import tuple_row
 
 from auditlog.partitions.conversion import SCAFFOLD_MARK, asked, bound, legacy, oid_of, rows, scaffold
+from auditlog.partitions.managers import find_manager
 from auditlog.partitions.model import Finding, Severity, Step
+from auditlog.partitions.session import scalar
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import window
 from auditlog.tables import TABLES
@@ -22,6 +25,7 @@ MARGIN = {"day": timedelta(days=1), "week": timedelta(days=3), "month": timedelt
 From the CHECK until the swap, rows from beyond that end are refused: the margin is what a run that
 was killed in between has until somebody runs the next one, and what clocks of clients may differ.
 """
+_NOT_TO_BE_READ = {"partitioned", "partitioned_otherwise", "not_owner", "date_type"}
 _ONE = {"day": Span(days=1), "week": Span(days=7), "month": Span(months=1)}
 
 
@@ -39,8 +43,10 @@ def examine(conn: Connection[Any], table: str, step: Step) -> list[Finding]:
     oid = oid_of(conn, table)
     if oid is None:
         return [_finding(table, "no table", "")]
+    if manager := find_manager(conn, table, oid, {}):
+        return [_finding(table, "managed", manager)]
     found = [_finding(table, code, about) for code, about in _obstacles(conn, table, oid)]
-    if any(finding.code in {"not owner", "date type"} for finding in found):
+    if any(finding.code in _NOT_TO_BE_READ for finding in found):
         return found
     return found + list(_of_rows(conn, table, step))
 
@@ -53,8 +59,9 @@ def end_of_legacy(conn: Connection[Any], table: str, step: Step) -> datetime:
 
 
 def _obstacles(conn: Connection[Any], table: str, oid: int) -> list[tuple[Any, ...]]:
-    if asked(conn, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s", oid) == ("p",):
-        return [("partitioned", "")]
+    if scalar(conn, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s", oid) == "p":
+        is_ours = asked(conn, "SELECT FROM logstore.partitioning WHERE table_name = %s", table)
+        return [("partitioned otherwise" if is_ours is None else "partitioned", "")]
     (described,) = (one for one in TABLES if one.name == table)
     return rows(
         conn,
@@ -89,15 +96,9 @@ class _Ahead(NamedTuple):
 
 def _ahead(conn: Connection[Any], table: str) -> _Ahead:
     """Look at the rows that are not of the past; the index over time finds them."""
-    now, latest, nulls, infinite = asked(
-        conn,
-        # Years that Python does not know come as the last that it does.
-        "SELECT clock_timestamp(), least(max(log_date) FILTER (WHERE isfinite(log_date)),"
-        " '9999-12-01 00:00+00'), count(*) FILTER (WHERE log_date IS NULL),"
-        " count(*) FILTER (WHERE log_date = 'infinity')"
-        f" FROM logstore.{table}"  # noqa: S608  # one of TABLES
-        " WHERE log_date IS NULL OR log_date >= statement_timestamp()",
-    )
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        (found,) = cursor.execute(_AHEAD.format(sql.Identifier("logstore", table))).fetchall()
+    now, latest, nulls, infinite = found
     now = now.astimezone(UTC)
     return _Ahead(now, max(now, latest.astimezone(UTC)) if latest else now, nulls, infinite)
 
@@ -110,6 +111,15 @@ def _finding(table: str, code: str, about: str) -> Finding:
     )
 
 
+# Years that Python does not know come as the last that it does.
+_AHEAD = sql.SQL("""
+    SELECT clock_timestamp(),
+           least(max(log_date) FILTER (WHERE isfinite(log_date)), '9999-12-01 00:00+00'),
+           count(*) FILTER (WHERE log_date IS NULL),
+           count(*) FILTER (WHERE log_date = 'infinity')
+    FROM ONLY {} WHERE log_date IS NULL OR log_date >= statement_timestamp()
+""")
+
 _WORDS: dict[str, tuple[Severity, str, str]] = {
     "no table": (
         "human",
@@ -117,6 +127,11 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "auditlog migrate makes it",
     ),
     "partitioned": ("note", "{table} is partitioned already", ""),
+    "partitioned otherwise": (
+        "human",
+        "{table} is partitioned, and not by this package",
+        "turn it into a plain table first, or leave it to what made it",
+    ),
     "not owner": (
         "human",
         "{table} belongs to {about}, and only its owner can change it",
@@ -132,15 +147,11 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "{table} is not kept over a crash of the server",
         "ALTER TABLE {table} SET LOGGED",
     ),
-    "tablespace": (
-        "note",
-        "{table} lies in tablespace {about}, where partitions made later will not",
-        "set default_tablespace for the role that maintains, if they should",
-    ),
     "storage": (
         "note",
-        "storage parameters stay with the rows that are there: {about}",
-        "give them to the partitions made later, if they should have them",
+        "the storage parameters {about} stay with the rows that are there: partitions made later"
+        " have the server's",
+        "",
     ),
     "inherits": ("human", "{table} inherits from {about}", "ALTER TABLE {table} NO INHERIT {about}"),
     "inherited": (
@@ -281,11 +292,7 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "the name {about} is taken by something else",
         "rename or drop it",
     ),
-    "extension": (
-        "note",
-        "extension {about} is installed: a table that it has distributed is not to be touched",
-        "",
-    ),
+    "managed": ("human", "{table} is not this package's to partition", "{about}"),
     "long transaction": (
         "note",
         "{about}, holds a lock that the swap would wait for",

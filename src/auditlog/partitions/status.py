@@ -4,10 +4,9 @@ Reads the catalog and settings, changes nothing, and takes no lock on the tables
 would do is part of it, for that is what is missing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -15,13 +14,15 @@ from psycopg import Connection
 from psycopg.rows import scalar_row
 
 from auditlog.errors import PartitionError
+from auditlog.partitions.applying import why
 from auditlog.partitions.catalog import read
 from auditlog.partitions.model import Finding, Leaf, Plan, Retirement, TableConfig, TableState
 from auditlog.partitions.planning import plan
+from auditlog.partitions.planning.ranges import as_range
+from auditlog.partitions.planning.ranges import gaps as ranges_between
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.statements import statement
-from auditlog.postgres.causes import explain
 from auditlog.tables import TABLES
 
 _NONE = timedelta(0)
@@ -115,21 +116,11 @@ def partitioned(conn: Connection[Any]) -> list[str]:
 
 def gaps(state: TableState) -> list[tuple[datetime, datetime]]:
     """Return the ranges between the first partition and the last that none of them covers."""
-    taken = [(leaf.lower, leaf.upper) for leaf in state.leaves]
-    taken += [(each.lower, each.upper) for each in state.foreign if each.upper is not None]
-    reached = _reached(sorted(taken, key=lambda bounds: bounds[0] or _EVER))
-    return [(upper, lower) for upper, lower in reached if lower > upper]
-
-
-_EVER = datetime.min.replace(tzinfo=UTC)
-
-
-def _reached(
-    taken: Iterable[tuple[datetime | None, datetime]],
-) -> Iterable[tuple[datetime, datetime]]:
-    """Yield how far partitions reach, and where the next one begins."""
-    for (_, upper), (lower, _) in pairwise(taken):
-        yield upper, lower or _EVER
+    readable = [each for each in (*state.leaves, *state.foreign) if each.upper is not None]
+    taken = [as_range(each.lower, each.upper) for each in readable]
+    if not taken:
+        return []
+    return list(ranges_between(taken, min(taken)[0], max(upper for _, upper in taken)))
 
 
 def _looked_at(conn: Connection[Any], config: TableConfig, host_now: datetime) -> TableStatus:
@@ -139,6 +130,5 @@ def _looked_at(conn: Connection[Any], config: TableConfig, host_now: datetime) -
     except (psycopg.Error, PartitionError) as error:
         if conn.broken:
             raise
-        reason = str(explain(error)) if isinstance(error, psycopg.Error) else str(error)
-        return TableStatus(config.table, error=reason)
+        return TableStatus(config.table, error=why(conn, config.table, error))
     return TableStatus(config.table, state, planned, config.ahead or state.ahead)

@@ -1,5 +1,5 @@
--- What a table has beside its columns and constraints, as the statements that give it to another:
--- in order, each with its kind, and what it is about. What the other one gets as the indexes' names is the caller's.
+-- What a table has beside columns, constraints and indexes, as the statements that give it to
+-- another one: in order, each with its kind. Owner, row security and guard are `dress_partition`'s.
 WITH source AS (
     SELECT c.*, format('%%I.%%I', n.nspname, c.relname) AS name, %(target)s::text AS target
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -12,10 +12,6 @@ rights AS (
     FROM pg_attribute WHERE attrelid = %(source)s AND NOT attisdropped
 ),
 traits (position, kind, statement) AS (
-    SELECT 1, 'owner', format('ALTER TABLE %%s OWNER TO %%I', target, pg_get_userbyid(relowner))
-    FROM source WHERE pg_get_userbyid(relowner) <> current_user
-
-    UNION ALL
     SELECT 2, 'column',
            format('ALTER TABLE %%s ALTER COLUMN %%I SET STATISTICS %%s', target, attname, attstattarget)
     FROM source, pg_attribute
@@ -39,33 +35,18 @@ traits (position, kind, statement) AS (
     FROM source
 
     UNION ALL
-    SELECT 5, 'policy',
-           format('CREATE POLICY %%I ON %%s AS %%s FOR %%s TO %%s', polname, target,
-                  CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-                  CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
-                              WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
-                  (SELECT string_agg(
-                       CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END, ', '
-                   ) FROM unnest(polroles) AS role))
-           || coalesce(format(' USING (%%s)', pg_get_expr(polqual, polrelid)), '')
-           || coalesce(format(' WITH CHECK (%%s)', pg_get_expr(polwithcheck, polrelid)), '')
-    FROM source JOIN pg_policy ON polrelid = source.oid
-
-    UNION ALL
-    SELECT 6, 'policy', format('ALTER TABLE %%s %%s ROW LEVEL SECURITY', target, action)
-    FROM source, (VALUES ('ENABLE'), ('FORCE')) AS actions (action)
-    WHERE CASE action WHEN 'ENABLE' THEN relrowsecurity ELSE relforcerowsecurity END
-
-    UNION ALL
     -- The first ON is the trigger's own: a condition comes after it.
     SELECT 7, CASE WHEN tgtype & 1 = 1 THEN 'row trigger' ELSE 'trigger' END,
-           overlay(definition PLACING format(' ON %%s ', target)
-                   FROM strpos(definition, format(' ON %%s ', name)) FOR length(name) + 5)
+           regexp_replace(
+               overlay(definition PLACING format(' ON %%s ', target)
+                       FROM strpos(definition, format(' ON %%s ', name)) FOR length(name) + 5),
+               '^CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER')
            || CASE tgenabled WHEN 'O' THEN '' ELSE
                format('; ALTER TABLE %%s %%s TRIGGER %%I', target,
                       CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS'
                                      ELSE 'ENABLE REPLICA' END, tgname) END
-    FROM source JOIN pg_trigger ON tgrelid = source.oid AND NOT tgisinternal,
+    FROM source JOIN pg_trigger ON tgrelid = source.oid AND NOT tgisinternal
+        AND tgname <> 'append_only',
          pg_get_triggerdef(pg_trigger.oid) AS definition
 
     UNION ALL

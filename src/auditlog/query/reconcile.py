@@ -44,6 +44,10 @@ LONGEST = timedelta(days=36_500)
 MARGIN = timedelta(hours=1)
 """Between the time in a request's id and its row's `log_date`, and between two clocks."""
 
+_RETIREMENTS = "retirements"
+# Before the snapshot: a partition that leaves after it would be in the ledger's part of the answer
+# and not in the table's.
+_LOCK = "LOCK TABLE " + ", ".join(table.qualified_name for table in TABLES)
 _OPEN = b"""
     SELECT
         count(*) FILTER (WHERE log_date < %(living_since)s::timestamptz) AS ended,
@@ -59,7 +63,7 @@ Row: TypeAlias = dict[str, Any]
 
 def obstacles(conn: Connection[Any]) -> list[str]:
     """Return what keeps this connection from reconciling, each with what mends it."""
-    names = [table.name for table in (*TABLES, BATCHES)]
+    names = [*(table.name for table in (*TABLES, BATCHES)), _RETIREMENTS]
     rows = _rows(conn, "reconcile_rights", {"tables": names})
     if not all(row["is_there"] for row in rows):
         return ["the schema is missing, or a part of it: run `auditlog migrate`"]
@@ -134,7 +138,8 @@ def _begin(conn: Connection[Any], timeout: timedelta | None) -> datetime:
     conn.execute("SET LOCAL work_mem = '32MB'")
     if timeout is not None:
         milliseconds = max(1, timeout // timedelta(milliseconds=1))
-        conn.execute("SELECT set_config('statement_timeout', %s, true)", [str(milliseconds)])
+        conn.execute(f"SET LOCAL statement_timeout = {milliseconds}".encode())
+    conn.execute(f"{_LOCK} IN ACCESS SHARE MODE".encode())
     with conn.cursor(row_factory=scalar_row) as cursor:
         return cast("datetime", cursor.execute("SELECT now()").fetchone())
 

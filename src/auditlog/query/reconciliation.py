@@ -28,16 +28,22 @@ class Span:
     """Of batches at the border of the range, all."""
     stored: int
     retired: int = 0
-    """Rows that retention took away again."""
+    """Rows that retention took away again; of retirements at the border of the range, none."""
+    retired_at_most: int = 0
+    """Of those, all."""
+    uncounted: int = 0
+    """Retirements of which nobody knows yet how many rows they took."""
 
     @property
     def missing(self) -> int:
-        """Rows that the ledger has and the table has not."""
-        return max(0, self.at_least - self.retired - self.stored)
+        """Rows that the ledger has and the table has not, though nothing took them away."""
+        if self.uncounted:
+            return 0
+        return max(0, self.at_least - self.retired_at_most - self.stored)
 
     @property
     def unexplained(self) -> int:
-        """Rows that the table has and the ledger has not."""
+        """Rows that the table has, or a retirement took, and the ledger has not."""
         return max(0, self.stored + self.retired - self.at_most)
 
 
@@ -64,13 +70,23 @@ class TableCount:
         return sum(span.stored for span in self.spans)
 
     @property
+    def retired(self) -> int:
+        """Rows that retention took away again, also beyond the border of the range."""
+        return sum(span.retired_at_most for span in self.spans)
+
+    @property
+    def uncounted(self) -> int:
+        """Retirements of which nobody knows yet how many rows they took."""
+        return sum(span.uncounted for span in self.spans)
+
+    @property
     def missing(self) -> int:
-        """Rows that the ledger has and the table has not."""
+        """Rows that the ledger has and the table has not, though nothing took them away."""
         return sum(span.missing for span in self.spans)
 
     @property
     def unexplained(self) -> int:
-        """Rows that the table has and the ledger has not."""
+        """Rows that the table has, or a retirement took, and the ledger has not."""
         return sum(span.unexplained for span in self.spans)
 
 

@@ -35,6 +35,7 @@ LOSS_IN_SIGHT_S = 60.0
 
 _LOST = "see the audit.gap rows and the log: the reason stands there"
 _HANGS = "see why the database takes so long, its locks for one, or allow more commit_timeout_s"
+_RUNWAY = "run `auditlog partitions maintain`, and see to it that something does so every day"
 _SPOOL = "make room on the disk of spool_dir, or correct the rights on that folder"
 
 
@@ -74,7 +75,9 @@ class Chain:
         self.own = OwnRows(
             settings, self.accounts, encoder, writer=writer, read_stats=self.stats, spill=spill
         )
-        self.target = CopyTarget(settings, resolve_dsn)
+        self._min_runway_s = settings.min_runway_s
+        self._reporter = reporter
+        self.target = CopyTarget(settings, resolve_dsn, self._note_made)
         file = (
             None
             if settings.spool_dir is None
@@ -90,6 +93,7 @@ class Chain:
             own=self.own,
             may_leave=self._is_spilling,
             waiting=self.buffer.pending if settings.durability == "commit" else None,
+            lookout=self.target,
         )
         self.durability = Durability(
             settings,
@@ -117,7 +121,7 @@ class Chain:
             return Health(HealthStatus.DEGRADED, f"the spool fails: {failing}", _SPOOL)
         if self.durability.is_open:
             return Health(HealthStatus.DEGRADED, "requests wait for their rows in vain", _HANGS)
-        return None
+        return self._runway_verdict()
 
     def is_empty(self) -> bool:
         """Tell whether nothing waits to be written, in memory or in this process's spool.
@@ -142,6 +146,22 @@ class Chain:
         if self.spool is not None:
             self.spool.close()
             self.tell()
+
+    def _runway_verdict(self) -> Health | None:
+        """Say that rows will soon have no partition, if they will."""
+        runways = self.target.runway.seconds()
+        table = min(runways, key=runways.__getitem__, default=None)
+        if table is None or runways[table] >= self._min_runway_s:
+            return None
+        days = runways[table] / 86_400
+        reason = f"logstore.{table} has partitions for {days:.1f} more days"
+        return Health(HealthStatus.DEGRADED, reason, _RUNWAY)
+
+    def _note_made(self, table: str) -> None:
+        self._reporter.report(
+            "auditlog.partition_made",
+            f"logstore.{table} had no partition for a row, so one was made: {_RUNWAY}",
+        )
 
     def _is_spilling(self) -> bool:
         return self.spool is not None and not self.spool.failing

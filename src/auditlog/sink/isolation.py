@@ -2,7 +2,8 @@
 
 The server names the row, so a batch is split there: what stands before it is good, and each row is
 sent at most twice. A row that is refused alone is stored in its smallest form, else as a dead
-letter, in the database or in a file; only what none of these take is lost, and counted.
+letter, in the database or in a file; only what none of these take is lost, and counted. A row that
+is refused for its date is a dead letter at once.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import psycopg
 
 from auditlog.reporting import Reporter, describe
 from auditlog.sink.database.faults import Fault, bad_row, classify
+from auditlog.sink.database.partitions import DateError
 from auditlog.sink.dead_letters import DeadLetter, DeadLetterFile, letter_of
 from auditlog.sink.encoding.reduced import reduced
 from auditlog.sink.queue.batch import Batch
@@ -74,7 +76,7 @@ class Isolation:
             # Of an attempt of which nobody heard; or else another record has its identity.
             if await self._morgue.is_stored(table, row):
                 return Fate.STORED
-        elif batch.refused is None and (smallest := reduced(table, row, _sqlstate(error))) != row:
+        elif batch.refused is None and (smallest := _smallest(table, row, error)) != row:
             batch.become(table, smallest)
             return Fate.AGAIN
         return await self._bury(table, batch.refused or row, error)
@@ -87,7 +89,7 @@ class Isolation:
         )
 
     async def _bury(self, table: int, row: bytes, error: Exception) -> Fate:
-        letter = letter_of(table, row, _sqlstate(error), describe(error), self._writer)
+        letter = letter_of(table, row, _sqlstate(error), _reason(error), self._writer)
         try:
             await self._morgue.bury([letter])
         except _PASSING as failure:
@@ -117,7 +119,7 @@ class Isolation:
     def _tell(self, fate: str, error: Exception) -> None:
         self._reporter.report(
             "auditlog.row_rejected",
-            f"the database refused a row, {describe(error)}; it is {fate}",
+            f"the database refused a row, {_reason(error)}; it is {fate}",
             level=logging.ERROR,
         )
 
@@ -131,6 +133,16 @@ def _position(batch: Batch, error: Exception) -> int | None:
     if not 0 <= row < len(batch.rows[table]):
         return None
     return sum(map(len, batch.rows[:table])) + row
+
+
+def _smallest(table: int, row: bytes, error: Exception) -> bytes:
+    """Return the form in which it may be taken; the row itself if there is none."""
+    return row if isinstance(error, DateError) else reduced(table, row, _sqlstate(error))
+
+
+def _reason(error: Exception) -> str:
+    """Say why, in our own words; the server's quote the row."""
+    return str(error) if isinstance(error, DateError) else describe(error)
 
 
 def _sqlstate(error: Exception) -> str:

@@ -19,10 +19,27 @@ import uuid_utils
 from psycopg import Connection, Cursor, Error
 from psycopg.rows import dict_row
 
+from auditlog.errors import PartitionError
 from auditlog.settings import Settings
-from auditlog.sink.database.faults import Fault, RowError, classify, entering_ledger, sqlstate_of
+from auditlog.sink.database.faults import (
+    Fault,
+    RowError,
+    classify,
+    entering_ledger,
+    lacks_partition,
+    sqlstate_of,
+)
 from auditlog.sink.database.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
 from auditlog.sink.database.merge import DIFFERING, MERGE, accept_arrays, columns_of
+from auditlog.sink.database.partitions import (
+    ENSURE,
+    LOCKED,
+    REFUSED_AGAIN,
+    DateError,
+    ensuring,
+    obstacle_of,
+    refusal_of,
+)
 from auditlog.sink.database.transactional import insert
 from auditlog.sink.dead_letters import COLUMNS, DeadLetter
 from auditlog.sink.encoding.encode import Encoder
@@ -86,6 +103,8 @@ def replay(
 ) -> Replayed:
     """Store a letter's row, and take the letter out of `logstore.dead_letters` with it.
 
+    The partition for its date is made if it is missing and this role may.
+
     Args:
         conn: In autocommit mode, with the rights to SELECT, UPDATE and DELETE dead letters, to
             write like the sink, and to SELECT from the table where the row is there already.
@@ -94,6 +113,7 @@ def replay(
         filed: It is from a file, which is the caller's.
 
     Raises:
+        PartitionError: nothing has changed, and the partition cannot be had; says what mends it.
         psycopg.Error: nothing has changed, and no row is to blame.
     """
     table = _NAMES.index(letter.table_name) if letter.table_name in _NAMES else None
@@ -102,13 +122,18 @@ def replay(
         return Replayed(Outcome.REFUSED, _FORM)
     if smallest:
         row = reduced(table, row, letter.sqlstate)
+    taken = None if filed else letter.letter_id
     try:
-        with conn.transaction(), conn.cursor() as cursor:
-            cursor.execute(LOCK_LEDGER)
-            if not filed and not cursor.execute(_TAKE_OUT, (letter.letter_id,)).rowcount:
-                return Replayed(Outcome.GONE)
-            return Replayed(Outcome.STORED if _add(cursor, table, row) else Outcome.THERE)
+        try:
+            return _store(conn, taken, table, row)
+        except Error as error:
+            if not lacks_partition(error):
+                raise
+            _ensure(conn, table, row)
+            return _store(conn, taken, table, row)
     except Error as error:
+        if lacks_partition(error):
+            raise PartitionError(REFUSED_AGAIN) from error
         if classify(error) is not Fault.DATA:
             raise
         if not filed:
@@ -166,6 +191,37 @@ def _today(table: int, letter: DeadLetter) -> bytes | None:
         return None
     row = tuple_of([values.pop(name, None) for name in described.column_names])
     return None if values or not is_tuple(table, row) else row
+
+
+def _store(conn: Connection[Any], letter_id: UUID | None, table: int, row: bytes) -> Replayed:
+    """Store a row in one transaction with the removal of its letter, if that is in the table."""
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.execute(LOCK_LEDGER)
+        if letter_id is not None and not cursor.execute(_TAKE_OUT, (letter_id,)).rowcount:
+            return Replayed(Outcome.GONE)
+        return Replayed(Outcome.STORED if _add(cursor, table, row) else Outcome.THERE)
+
+
+def _ensure(conn: Connection[Any], table: int, row: bytes) -> None:
+    """Have the partition for a row's date made, if it is not there.
+
+    Raises:
+        DateError: there is to be none.
+        PartitionError: it cannot be made for now.
+    """
+    try:
+        with conn.cursor() as cursor:
+            accept_arrays(cursor)
+            found = cursor.execute(ENSURE, ensuring(table, row)).fetchone()
+            answer = str(found and found[0])
+    except Error as error:
+        answer = sqlstate_of(error)
+        if classify(error) is Fault.RETRY and answer != LOCKED:
+            raise
+    if (refusal := refusal_of(answer)) is not None:
+        raise DateError(table, 0, refusal)
+    if (why := obstacle_of(answer)) is not None:
+        raise PartitionError(why)
 
 
 def _add(cursor: Cursor[Any], table: int, row: bytes) -> bool:

@@ -49,6 +49,16 @@ class Target(Protocol):
         """Let go of what `write` opened; may be called at any time, and more than once."""
 
 
+class Lookout(Protocol):
+    """Who looks ahead now and then, when nobody waits for the writer."""
+
+    looks_at: float
+    """When that is due, by the monotonic clock; never sooner than it has to be."""
+
+    async def look(self) -> None:
+        """Look, for a moment; does not raise."""
+
+
 class Writer:
     """Ships what the sources hold. All but `wake` and `hurry` belong to the writer's loop."""
 
@@ -63,6 +73,7 @@ class Writer:
         own: OwnRows | None = None,
         may_leave: Callable[[], bool] = lambda: False,
         waiting: Callable[[], int] | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         """Make a writer that is not running.
 
@@ -76,6 +87,7 @@ class Writer:
             may_leave: Is what is not written kept by somebody else? Then a stop does not wait for
                 a database that is away.
             waiting: How many rows there are for which requests wait; None where none ever do.
+            lookout: Looks ahead after a commit, when that is due.
         """
         self.health = Health()
         self.batches = 0
@@ -97,6 +109,7 @@ class Writer:
         self._most_rows: int | None = None
         """How many rows a batch may have, since larger ones took too long."""
         self._waiting = waiting
+        self._lookout = lookout
         self._stopping = False
         self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -289,6 +302,8 @@ class Writer:
                 raise asyncio.CancelledError
             if error is None:
                 self._note_commit(batch)
+                if self._lookout is not None and self.committed_at >= self._lookout.looks_at:
+                    await self._look(self._lookout)
                 return
             if classify(error) is Fault.DATA:
                 if batch.size > 1:
@@ -331,6 +346,13 @@ class Writer:
             self._most_rows += 1 + batch.size // 10
         if batch.refused is not None:
             self._isolation.note_reduced()
+
+    async def _look(self, lookout: Lookout) -> None:
+        if self._stopping or self._given_up:
+            return
+        await lookout.look()
+        if self._is_superseded():
+            raise asyncio.CancelledError
 
     async def _keep(self, batch: Batch, error: Exception) -> Exception | None:
         """Find a place for a refused row; return what stands in the way of that for now."""

@@ -8,14 +8,22 @@ whatever format they are stored in, and every format gives them back byte by byt
 """
 
 from auditlog.partitions.archive.exporting import Archived, archive
+from auditlog.partitions.archive.finding import Found, found
 from auditlog.partitions.archive.fingerprints import Fingerprint, fingerprint
+from auditlog.partitions.archive.known import known_digests
+from auditlog.partitions.archive.restoring import Restored, restore
 from auditlog.partitions.archive.verifying import Verification, verify
 
 __all__ = [
     "Archived",
     "Fingerprint",
+    "Found",
+    "Restored",
     "Verification",
     "archive",
     "fingerprint",
+    "found",
+    "known_digests",
+    "restore",
     "verify",
 ]

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from auditlog.errors import PartitionError
 from auditlog.partitions.archive.raw import CHUNK_BYTES, Sink
 
-LEVEL = 1
+LEVEL = 6
+"""475 MB of a million rows: level 1 makes 71 MB of them in 8.8 s, 3 67 MB in 8.9 s, 6 57 MB in
+9.3 s, all of it with fingerprint, export and reading back (2026-11-28)."""
 _FOLLOWED = "something follows the compressed data"
 _GZIP = 31
 """Window bits of zlib that mean a gzip header, in which it writes no time and no name."""

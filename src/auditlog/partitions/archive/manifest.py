@@ -120,9 +120,25 @@ class Manifest:
             "database": self.database,
             "package_version": self.package_version,
             "created_at": self.created_at,
-            "how_to_load": _how_to_load(content),
+            "how_to_load": self.how_to_load,
         }
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    @property
+    def how_to_load(self) -> list[str]:
+        """Say how it is loaded, and how with nothing but PostgreSQL's own tools."""
+        content, restore = self.content, "auditlog archive restore FOLDER"
+        if content.format == "parquet":
+            return [restore, "or query it in place: the schema's metadata has the types"]
+        table = _quoted(f"{content.table}_restored")
+        columns = ", ".join(map(_quoted, content.names))
+        return [
+            restore,
+            f"or: CREATE TABLE {table} (LIKE logstore.{content.table} INCLUDING ALL)",
+            f"and in psql: \\copy {table} ({columns})"
+            f" FROM PROGRAM 'gunzip -c {DATA_FILES[content.format]}'"
+            f" WITH ({COPY_OPTIONS[content.format]})",
+        ]
 
 
 def decode(data: bytes) -> Manifest:
@@ -209,23 +225,6 @@ def _instant(text: Any) -> datetime:
     if instant.utcoffset() is None:
         raise ValueError(f"{text!r} has no time zone")
     return instant.astimezone(UTC)
-
-
-def _how_to_load(content: Content) -> list[str]:
-    """Say how it is loaded with nothing but PostgreSQL's own tools."""
-    columns = ", ".join(_quoted(name) for name in content.names)
-    restore = "auditlog archive restore FOLDER"
-    if content.format == "parquet":
-        return [restore, "or query it in place: any reader of Parquet; see the schema's metadata"]
-    file = DATA_FILES[content.format]
-    target = f"{_quoted(content.table + '_restored')} ({columns})"
-    return [
-        restore,
-        f"or: CREATE TABLE {_quoted(content.table + '_restored')}"
-        f" (LIKE logstore.{content.table} INCLUDING ALL)",
-        f"and in psql: \\copy {target} FROM PROGRAM 'gunzip -c {file}'"
-        f" WITH ({COPY_OPTIONS[content.format]})",
-    ]
 
 
 def _quoted(name: str) -> str:

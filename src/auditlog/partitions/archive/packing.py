@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 from auditlog.errors import PartitionError
@@ -11,22 +10,13 @@ from auditlog.partitions.archive.manifest import DATA_FILES, Content
 from auditlog.partitions.archive.raw import (
     CHUNK_BYTES,
     CsvRows,
-    Digest,
     Format,
+    Passed,
     Sink,
     TextRows,
     watched,
 )
 from auditlog.partitions.archive.storage import Store
-
-
-@dataclass(slots=True)
-class Passed:
-    """What went past while an archive was read."""
-
-    stored: Digest = field(default_factory=Digest)
-    raw: Digest = field(default_factory=Digest)
-    rows: int = 0
 
 
 def stop_without(fmt: Format) -> None:

@@ -4,6 +4,7 @@ Rows are counted from the bytes, so that what was stored can be counted without 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import IO, Literal, Protocol, TypeAlias
 
@@ -11,6 +12,8 @@ Format: TypeAlias = Literal["copy", "csv", "parquet"]
 
 CHUNK_BYTES = 256 * 1024
 """The server sends each row by itself; joined, hashing and compressing cost half (2026-11-28)."""
+
+_NEITHER = bytes(set(range(256)) - set(b'"\n'))
 
 
 class Sink(Protocol):
@@ -59,6 +62,15 @@ class Watched:
         """Leave that to the file's owner."""
 
 
+@dataclass(slots=True)
+class Passed:
+    """What went past while an archive was read."""
+
+    stored: Digest = field(default_factory=Digest)
+    raw: Digest = field(default_factory=Digest)
+    rows: int = 0
+
+
 class TextRows:
     """Counts rows of COPY's text format, which writes a line feed inside a value as an escape."""
 
@@ -79,8 +91,10 @@ class CsvRows:
 
     def update(self, data: bytes) -> None:
         """Take the next bytes; a quote inside a value is two, and so changes nothing."""
-        pieces = data.split(b'"')
-        self.rows += sum(piece.count(b"\n") for piece in pieces[self._is_quoted :: 2])
+        # Two quotes with nothing between them that counts cancel each other: 1.2 s instead of
+        # 4.2 for the CSV of a million rows (2026-11-28).
+        pieces = data.translate(None, _NEITHER).replace(b'""', b"").split(b'"')
+        self.rows += sum(map(len, pieces[self._is_quoted :: 2]))
         self._is_quoted ^= len(pieces) % 2 == 0
 
 

@@ -4,7 +4,7 @@ What was changed together with its manifest is known by the database that it cam
 manifest's SHA-256 stands in `logstore.retirements`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -16,14 +16,15 @@ from auditlog.partitions.archive.manifest import (
     Manifest,
     decode,
 )
-from auditlog.partitions.archive.packing import Passed, unpack
+from auditlog.partitions.archive.packing import unpack
+from auditlog.partitions.archive.raw import Passed
 from auditlog.partitions.archive.storage import Store, store_at
 
 OnRows = Callable[[int, int | None], None]
 
 
-def _quietly(_done: int, _of: int | None) -> None:
-    pass
+def quietly(_done: int, _of: int | None) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ class Verification:
 
 
 def verify(
-    uri: str, *, manifest_sha256: bytes | None = None, on_progress: OnRows = _quietly
+    uri: str, *, known: Collection[bytes] = (), on_progress: OnRows = quietly
 ) -> Verification:
     """Read an archive from its first byte to its last and say what is wrong with it.
 
     Args:
         uri: The folder of the archive, or its URL.
-        manifest_sha256: What the database knows of the manifest; None: not asked.
+        known: What the manifest's SHA-256 may be, as the database has it; empty: not asked.
         on_progress: Is called with the rows that were read, and how many there are.
 
     Raises:
@@ -62,7 +63,7 @@ def verify(
     try:
         manifest, data = manifest_of(store)
         digest = sha256(data).digest()
-        if manifest_sha256 not in (None, digest):
+        if known and digest not in known:
             raise PartitionError("the manifest is not the one that the database knows of")
         check(store, manifest, on_progress)
     except PartitionError as error:
@@ -94,7 +95,7 @@ def manifest_of(store: Store) -> tuple[Manifest, bytes]:
     return manifest, data
 
 
-def check(store: Store, manifest: Manifest, on_progress: OnRows = _quietly) -> None:
+def check(store: Store, manifest: Manifest, on_progress: OnRows = quietly) -> None:
     """Read all of the data.
 
     Raises:
@@ -104,7 +105,7 @@ def check(store: Store, manifest: Manifest, on_progress: OnRows = _quietly) -> N
         pass
 
 
-def raw_bytes(store: Store, manifest: Manifest, on_progress: OnRows = _quietly) -> Iterator[bytes]:
+def raw_bytes(store: Store, manifest: Manifest, on_progress: OnRows = quietly) -> Iterator[bytes]:
     """Hand on what the server sent when it was archived; only the end tells that it is whole.
 
     Raises:

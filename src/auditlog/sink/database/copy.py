@@ -15,6 +15,7 @@ wrong password from a database that is down (psycopg_pool 3.3, seen 2026-11-24).
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
@@ -31,7 +32,10 @@ from auditlog.sink.database.faults import (
     bad_row,
     classify,
     entering_ledger,
+    lacks_partition,
     note_copying,
+    note_remedy,
+    sqlstate_of,
 )
 from auditlog.sink.database.ledger import LEDGER, LOCK_LEDGER, copy_stream, ledger_row, writer_name
 from auditlog.sink.database.merge import (
@@ -41,6 +45,19 @@ from auditlog.sink.database.merge import (
     Array,
     accept_arrays,
     columns_of,
+)
+from auditlog.sink.database.partitions import (
+    COVERED,
+    ENSURE,
+    LOCKED,
+    LOOK_AGAIN_S,
+    LOOK_EVERY_S,
+    LOOK_TIMEOUT_S,
+    TABLE_NAMES,
+    DateError,
+    Ensuring,
+    Runway,
+    ensuring,
 )
 from auditlog.sink.dead_letters import BURY, DeadLetter
 from auditlog.sink.encoding.reduced import is_tuple
@@ -73,28 +90,42 @@ _BEGIN = """
     SET LOCAL tcp_keepalives_count = 3
 """
 
+MAX_MADE = 8
+"""Partitions that are made for one attempt; a batch that lacks more is repeated for the others."""
+
 Cursor: TypeAlias = AsyncCursor[Any]
 
 
 class CopyTarget:
     """Writes batches to PostgreSQL over one connection of its own, one batch at a time."""
 
-    def __init__(self, settings: Settings, resolve_dsn: Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        resolve_dsn: Callable[[], Awaitable[str]],
+        on_made: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Keep what is needed to connect; nothing is opened yet.
 
         Args:
             settings: Time limits.
             resolve_dsn: Gives the libpq connection string; called before each connecting.
+            on_made: Told the name of a table for which a partition had to be made.
         """
+        self.runway = Runway()
+        self.looks_at = 0.0
+        """When partitions are to be looked at again, by the monotonic clock."""
         self._settings = settings
         self._resolve_dsn = resolve_dsn
+        self._on_made = on_made
+        self._ensuring = Ensuring()
         self._connection: AsyncConnection[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer = writer_name()
         self._begin = _begin(settings.statement_timeout_s)
 
     async def write(self, batch: Batch) -> None:
-        """Commit a batch, unless it is already committed.
+        """Commit a batch, unless it is already committed; make partitions that it lacks.
 
         Raises:
             psycopg.Error: nothing of the batch is stored, or the outcome is unknown; either way
@@ -107,7 +138,24 @@ class CopyTarget:
         except (Error, ValueError, IndexError) as error:
             if culprit := _malformed(batch, error):
                 raise culprit from error
-            raise
+            if not lacks_partition(error):
+                raise
+            await self._write_with_partitions(batch, error)
+
+    async def look(self) -> None:
+        """Ask how far partitions reach, which nobody waits for; unknown if it cannot be asked."""
+        self.looks_at = time.monotonic() + LOOK_EVERY_S
+        seen: list[tuple[str, float | None]] = []
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            try:
+                with suppress(Error), _hang_up_after(connection, LOOK_TIMEOUT_S):
+                    cursor = await connection.execute(COVERED, (TABLE_NAMES,))
+                    seen = await cursor.fetchall()
+            except BaseException:
+                await self.close()
+                raise
+        self.runway.note(seen)
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Commit dead letters, each once; may be called again with the same ones.
@@ -163,6 +211,60 @@ class CopyTarget:
             async with self._session() as cursor:
                 await self._merge(cursor, batch, streams)
 
+    async def _write_with_partitions(self, batch: Batch, error: Exception) -> None:
+        """Write a batch again, after each partition that could be made for a row of it.
+
+        Raises:
+            DateError: a row is not to have one.
+            Exception: `error`, or what came of another attempt.
+        """
+        for _ in range(MAX_MADE):
+            place = _lacking(batch, error)
+            await self._ensure(batch, place, error)
+            try:
+                return await self._write(batch)
+            except Error as again:
+                if not lacks_partition(again):
+                    raise
+                if _lacking(batch, again) == place:
+                    note_remedy(again, self._ensuring.refused_again())
+                    raise
+                error = again
+        raise error
+
+    async def _ensure(self, batch: Batch, place: tuple[int, int], error: Exception) -> None:
+        """Have the partition of a row made, unless it is known that it will not be."""
+        table, number = place
+        row = batch.rows[table][number]
+        refusal = self._ensuring.refusal(table, row)
+        if refusal is None and self._ensuring.pause() is None:
+            refusal = self._ensuring.answered(table, row, await self._ask_for(table, row))
+        if refusal is not None:
+            raise DateError(table, number, refusal) from error
+        if (why := self._ensuring.pause()) is not None:
+            note_remedy(error, why)
+            raise error
+
+    async def _ask_for(self, table: int, row: bytes) -> str:
+        """Return the answer to `ENSURE`, or the code with which it failed.
+
+        Raises:
+            psycopg.Error: of the connection, or the server's means.
+        """
+        try:
+            async with self._session() as cursor:
+                await cursor.execute(ENSURE, ensuring(table, row))
+                (answer,) = await cursor.fetchone() or ("",)
+        except Error as failure:
+            code = sqlstate_of(failure)
+            if classify(failure) is Fault.RETRY and code != LOCKED:
+                self._ensuring.answered(table, row, code)
+                raise
+            return code
+        if answer == "made":
+            self._on_made(TABLE_NAMES[table])
+        return str(answer)
+
     async def _copy(self, cursor: Cursor, batch: Batch, streams: list[bytes]) -> None:
         added = list(map(len, batch.rows))
         entry = ledger_row(batch.batch_id, self._writer, batch.rows, streams, added)
@@ -205,7 +307,8 @@ class CopyTarget:
         except BaseException as error:
             # What a row is to blame for is no reason to doubt the connection, and of such errors
             # there may be one for each row.
-            if classify(error) is not Fault.DATA or not await self._roll_back():
+            is_of_row = classify(error) is Fault.DATA or lacks_partition(error)
+            if not is_of_row or not await self._roll_back():
                 await self.close()
             raise
 
@@ -238,6 +341,8 @@ class CopyTarget:
                 **self._defaults(conninfo_to_dict(dsn)),
             )
             accept_arrays(connection)
+            # Another database may be behind the DSN; though not each time that one is cut.
+            self.looks_at = min(self.looks_at, time.monotonic() + LOOK_AGAIN_S)
         return self._connection
 
     def _defaults(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -279,6 +384,20 @@ async def _differing(cursor: Cursor, table: int, columns: list[Array]) -> list[i
         return None
     await cursor.execute(DIFFERING[table], columns)
     return [number for (number,) in await cursor.fetchall()]
+
+
+def _lacking(batch: Batch, error: Exception) -> tuple[int, int]:
+    """Return the place of the row that lacks a partition.
+
+    Raises:
+        RowError: the server does not name it, as in an INSERT; then a smaller batch tells.
+    """
+    if batch.size == 1:
+        return next(table for table, rows in enumerate(batch.rows) if rows), 0
+    place = bad_row(error)
+    if place is None or not 0 <= place[1] < len(batch.rows[place[0]]):
+        raise RowError("23514", 0, None, "a row of the batch has no partition") from error
+    return place
 
 
 def _malformed(batch: Batch, error: Exception) -> RowError | None:

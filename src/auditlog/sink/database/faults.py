@@ -50,6 +50,7 @@ _COPY_LINE = re.compile(
 )
 _COPYING = "auditlog: while copying into "
 _ENTERING = "auditlog: while writing the ledger"
+_MENDED_BY = "auditlog: mended by: "
 
 _LEDGER_REMEDY = (
     "the ledger logstore.batches refuses the batch, as when its sequence was not carried over to"
@@ -61,18 +62,18 @@ _LEDGER_REMEDY = (
 class RowError(DataError):
     """What a batch is refused for because of one row, found out on our side."""
 
-    def __init__(self, sqlstate: str, table: int, row: int, words: str) -> None:
+    def __init__(self, sqlstate: str, table: int, row: int | None, words: str) -> None:
         """Name the row.
 
         Args:
             sqlstate: The code that comes nearest.
             table: Index into `TABLES`.
-            row: Its number within the batch's rows of that table.
+            row: Its number within the batch's rows of that table; None: nobody knows which.
             words: What is wrong; nothing out of the row.
         """
         super().__init__(words)
         self.sqlstate = sqlstate
-        self.place = (table, row)
+        self.place = None if row is None else (table, row)
 
 
 def classify(error: BaseException) -> Fault:
@@ -87,7 +88,7 @@ def classify(error: BaseException) -> Fault:
     if sqlstate in _SCHEMA_CODES or sqlstate[:2] in _CONFIGURATION_CLASSES:
         return Fault.CONFIGURATION
     # No row is to blame for what happens in the ledger.
-    if _lacks_partition(error) or _is_of_ledger(error):
+    if lacks_partition(error) or _is_of_ledger(error):
         return Fault.CONFIGURATION
     return Fault.DATA
 
@@ -134,38 +135,45 @@ def bad_row(error: BaseException) -> tuple[int, int] | None:
     return (table, int(match[1]) - 1) if match and int(match[1]) else None
 
 
+def lacks_partition(error: BaseException) -> bool:
+    """Tell whether a row's date has no partition.
+
+    A CHECK that is violated has a name; the bounds of partitions that do not exist have none. What
+    a trigger raises under that code names no table either.
+    """
+    if not isinstance(error, Error) or sqlstate_of(error) != _NO_PARTITION:
+        return False
+    is_hidden = error.sqlstate != _NO_PARTITION
+    return error.diag.constraint_name is None and (is_hidden or error.diag.table_name is not None)
+
+
 def has_run_out(error: BaseException) -> bool:
     """Tell whether the server ended the statement because it took too long."""
     return sqlstate_of(error) == _TIMEOUT
+
+
+def note_remedy(error: BaseException, words: str) -> None:
+    """Note on an error what mends it, where somebody knows better than its code does."""
+    error.add_note(f"{_MENDED_BY}{words}")
 
 
 def remedy(error: BaseException) -> str:
     """Say what mends an error, in one clause."""
     if isinstance(error, AuditLogError):
         return str(error)
+    if noted := _remedy_noted(error):
+        return noted
     sqlstate = sqlstate_of(error)
     if sqlstate[:2] not in _PASSING_CLASSES | _CONFIGURATION_CLASSES and _is_of_ledger(error):
         return _LEDGER_REMEDY
-    if _lacks_partition(error):
+    if lacks_partition(error):
         return "the table has no partition for the rows' date: create it"
     if sqlstate == BAD_DSN:
         return f"the DSN is not a connection string: {remedy_of(BAD_DSN)}"
     known = identify(error).remedy if isinstance(error, Error) else ""
     advice = known or "see `auditlog doctor`"
-    if classify(error) is Fault.RETRY:
-        return f"{advice}; writing goes on when the database is back"
-    return advice
-
-
-def _lacks_partition(error: BaseException) -> bool:
-    """A CHECK that is violated has a name; the bounds of partitions that do not exist have none.
-
-    What a trigger raises under that code names no table either.
-    """
-    if not isinstance(error, Error) or sqlstate_of(error) != _NO_PARTITION:
-        return False
-    is_hidden = error.sqlstate != _NO_PARTITION
-    return error.diag.constraint_name is None and (is_hidden or error.diag.table_name is not None)
+    passes = classify(error) is Fault.RETRY
+    return f"{advice}; writing goes on when the database is back" if passes else advice
 
 
 def _is_null_of_row(error: BaseException) -> bool:
@@ -177,6 +185,11 @@ def _is_null_of_row(error: BaseException) -> bool:
         error.diag.column_name in _OUR_COLUMNS
         or error.diag.schema_name not in {None, BATCHES.schema}
     )
+
+
+def _remedy_noted(error: BaseException) -> str:
+    notes: list[str] = getattr(error, "__notes__", [])
+    return next((n.removeprefix(_MENDED_BY) for n in notes if n.startswith(_MENDED_BY)), "")
 
 
 def _table_noted(error: BaseException) -> int | None:

@@ -59,11 +59,14 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 _ABORTED = "25P02"
 _NOT_ALLOWED = "42501"
+_NO_PARTITION = "23514"
 _REMEDIES = {
     _ABORTED: "an earlier statement failed: roll back, to the start or to a savepoint, and record"
     " again",
     _NOT_ALLOWED: "GRANT USAGE ON SCHEMA logstore and GRANT INSERT ON logstore.logs,"
     " logstore.batches to the role of this connection",
+    _NO_PARTITION: "logstore.logs has no partition for its date: `auditlog partitions maintain`"
+    " makes those to come",
 }
 
 
@@ -154,9 +157,18 @@ def _remedies() -> Iterator[None]:
         # SQLAlchemy wraps the driver's error; psycopg2 and asyncpg have another name for the code.
         cause = getattr(error, "orig", None) or error
         sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+        if sqlstate == _NO_PARTITION and _constraint(cause):
+            raise  # a CHECK; partitions that are not there have no name
         if isinstance(sqlstate, str) and (remedy := _REMEDIES.get(sqlstate) or remedy_of(sqlstate)):
             error.add_note(f"the audit row was not recorded: {remedy}")
         raise
+
+
+def _constraint(cause: Any) -> str | None:
+    """Return the name of the constraint that an error of any driver's names."""
+    places = (getattr(cause, "diag", None), cause, cause.__cause__)
+    names = (getattr(place, "constraint_name", None) for place in places)
+    return next((name for name in names if name), None)
 
 
 def _document(row: bytes) -> str:

@@ -21,7 +21,7 @@ class LossReason(StrEnum):
 
 
 class HealthStatus(StrEnum):
-    """`ok`: rows flow. `degraded`: rows wait, or some were lost just now. `failed`: act."""
+    """`ok`: rows flow. `degraded`: rows wait, or will, or were lost just now. `failed`: act."""
 
     OK = "ok"
     DEGRADED = "degraded"

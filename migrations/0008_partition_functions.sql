@@ -1,0 +1,412 @@
+-- The functions that make partitions: one algorithm for the writer that meets a row without a
+-- partition, for pg_cron, and for `auditlog partitions`.
+--
+-- A partition is made beside its table and then attached, which takes SHARE UPDATE EXCLUSIVE on the
+-- table, so that nobody who reads or writes it waits. CREATE TABLE ... PARTITION OF would take
+-- ACCESS EXCLUSIVE. All of it is one transaction: nothing is left half done.
+--
+-- Bounds, names and windows are in UTC, whatever TimeZone and DateStyle a session has: functions
+-- that print or read an instant pin both. Bounds are printed by pg_get_expr(relpartbound, 0):
+-- with the table's OID, newer servers would lock the table to do it.
+--
+-- What may be granted to a role that is not the owner:
+--
+--     GRANT EXECUTE ON FUNCTION logstore.ensure_partition(text, timestamptz),
+--         logstore.covered_until(text) TO the_writer;
+
+CREATE FUNCTION logstore.partition_window(
+    step text, at timestamptz, OUT lower timestamptz, OUT upper timestamptz
+)
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+    SELECT date_trunc(step, at, 'UTC'),
+        date_trunc(step, at, 'UTC') + CASE step
+            WHEN 'day' THEN interval '1 day'
+            WHEN 'week' THEN interval '7 days'
+            WHEN 'month' THEN interval '1 month'
+        END
+$$;
+COMMENT ON FUNCTION logstore.partition_window(text, timestamptz) IS
+    'Beginning and end of the day, week (from Monday) or month, in UTC, that an instant lies in.';
+
+CREATE FUNCTION logstore.partition_name(table_name text, step text, lower timestamptz) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT table_name || CASE
+        WHEN NOT isfinite(lower) THEN '_legacy'
+        WHEN step = 'month' AND lower = date_trunc('month', lower, 'UTC')
+            THEN to_char(lower AT TIME ZONE 'UTC', '"_p"YYYYMM')
+        WHEN step = 'week' AND lower = date_trunc('week', lower, 'UTC')
+            THEN to_char(lower AT TIME ZONE 'UTC', '"_p"IYYY"w"IW')
+        WHEN lower = date_trunc('day', lower, 'UTC')
+            THEN to_char(lower AT TIME ZONE 'UTC', '"_p"YYYYMMDD')
+        ELSE to_char(lower AT TIME ZONE 'UTC', '"_p"YYYYMMDD"t"HH24MISSUS')
+    END
+$$;
+COMMENT ON FUNCTION logstore.partition_name(text, text, timestamptz) IS
+    'Name of the partition that begins then: by its step where it begins as a window of that step does, else by the day, and by the time unless that is midnight.';
+
+CREATE FUNCTION logstore.partitions_of(parent oid) RETURNS TABLE (
+    partition regclass, lower timestamptz, upper timestamptz, is_detaching boolean
+)
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+AS $$
+    SELECT child.inhrelid, bounds[1]::timestamptz, bounds[2]::timestamptz, child.inhdetachpending
+    FROM pg_inherits child
+    JOIN pg_class c ON c.oid = child.inhrelid
+    LEFT JOIN LATERAL regexp_match(
+        replace(
+            replace(pg_get_expr(c.relpartbound, 0), '(MINVALUE)', '(''-infinity'')'),
+            '(MAXVALUE)', '(''infinity'')'
+        ),
+        '^FOR VALUES FROM [(]''([^'']+)''[)] TO [(]''([^'']+)''[)]$'
+    ) AS bounds ON true
+    WHERE child.inhparent = parent
+$$;
+COMMENT ON FUNCTION logstore.partitions_of(oid) IS
+    'Partitions of a table with their bounds, whoever made them; also those whose detach was begun and has not ended. The bounds of a DEFAULT partition, and others that are no two instants, are null.';
+
+CREATE FUNCTION logstore.policies_as(source regclass, target regclass) RETURNS TABLE (
+    policy name, statement text
+)
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- An expression with a sub-select names the table that its columns are of, and that must be the
+    -- target. It can be printed so where the columns have the same numbers.
+    WITH numbered AS (
+        SELECT attrelid, array_agg(attnum || ' ' || attname ORDER BY attnum) AS columns
+        FROM pg_attribute
+        WHERE attrelid IN (source, target) AND attnum > 0 AND NOT attisdropped
+        GROUP BY attrelid
+    ), printed AS (
+        SELECT CASE count(DISTINCT columns) WHEN 1 THEN target ELSE source END AS relation
+        FROM numbered
+    )
+    SELECT polname, concat_ws(' ',
+        format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', polname, target,
+            CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+            CASE polcmd
+                WHEN 'r' THEN 'SELECT'
+                WHEN 'a' THEN 'INSERT'
+                WHEN 'w' THEN 'UPDATE'
+                WHEN 'd' THEN 'DELETE'
+                ELSE 'ALL'
+            END,
+            (
+                SELECT string_agg(
+                    CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END,
+                    ', ' ORDER BY role
+                )
+                FROM unnest(polroles) AS role
+            )
+        ),
+        'USING (' || pg_get_expr(polqual, relation) || ')',
+        'WITH CHECK (' || pg_get_expr(polwithcheck, relation) || ')')
+    FROM pg_policy, printed
+    WHERE polrelid = source
+$$;
+COMMENT ON FUNCTION logstore.policies_as(regclass, regclass) IS
+    'Policies of a table, and the statements that would give them to another with its columns.';
+
+CREATE FUNCTION logstore.undressed(parent regclass, partition regclass) RETURNS SETOF text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- What asks for the strongest lock comes first.
+    SELECT format('ALTER TABLE %s OWNER TO %I', partition, pg_get_userbyid(model.relowner))
+    FROM pg_class model, pg_class leaf
+    WHERE model.oid = parent AND leaf.oid = partition AND leaf.relowner <> model.relowner
+    UNION ALL
+    SELECT format('ALTER TABLE %s %s ROW LEVEL SECURITY', partition, change)
+    FROM pg_class model, pg_class leaf, LATERAL (VALUES
+        (model.relrowsecurity <> leaf.relrowsecurity,
+            CASE WHEN model.relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END),
+        (model.relforcerowsecurity <> leaf.relforcerowsecurity,
+            CASE WHEN model.relforcerowsecurity THEN 'FORCE' ELSE 'NO FORCE' END)
+    ) AS change (is_due, change)
+    WHERE model.oid = parent AND leaf.oid = partition AND is_due
+    UNION ALL
+    SELECT format('DROP POLICY %I ON %s', policy, partition) FROM (
+        SELECT policy, statement FROM logstore.policies_as(partition, partition)
+        EXCEPT SELECT policy, statement FROM logstore.policies_as(parent, partition)
+    ) AS superfluous
+    UNION ALL
+    SELECT statement FROM (
+        SELECT policy, statement FROM logstore.policies_as(parent, partition)
+        EXCEPT SELECT policy, statement FROM logstore.policies_as(partition, partition)
+    ) AS missing
+    UNION ALL
+    -- 58: a statement trigger BEFORE UPDATE OR DELETE OR TRUNCATE.
+    SELECT format(
+        'CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION logstore.refuse_change()',
+        partition
+    )
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = partition AND tgname = 'append_only' AND tgtype = 58
+            AND tgfoid = 'logstore.refuse_change()'::regprocedure
+            AND tgenabled IN ('O', 'A') AND tgqual IS NULL
+    )
+    UNION ALL
+    -- Rows are read and written through the table. Who may name a partition goes around the
+    -- policies of the table, and default privileges grant more than anybody meant to.
+    SELECT DISTINCT format('REVOKE ALL ON TABLE %s FROM %s CASCADE', partition,
+        CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+    FROM pg_class leaf, LATERAL (
+        SELECT grantee FROM aclexplode(leaf.relacl)
+        UNION ALL
+        SELECT acl.grantee FROM pg_attribute a, aclexplode(a.attacl) AS acl
+        WHERE a.attrelid = leaf.oid AND NOT a.attisdropped
+    ) AS granted
+    WHERE leaf.oid = partition AND grantee NOT IN (
+        leaf.relowner, (SELECT relowner FROM pg_class WHERE oid = parent)
+    )
+    UNION ALL
+    SELECT format('COMMENT ON TABLE %s IS %L', partition, concat_ws('. ', mark, remark))
+    FROM pg_class model, concat('auditlog partition of ', model.relname) AS mark,
+        obj_description(partition, 'pg_class') AS remark
+    WHERE model.oid = parent AND starts_with(remark, mark) IS NOT TRUE
+$$;
+COMMENT ON FUNCTION logstore.undressed(regclass, regclass) IS
+    'Statements that give a partition what it lacks of its table, in the order in which they must be run; none where it lacks nothing.';
+
+CREATE FUNCTION logstore.dress_partition(parent regclass, partition regclass) RETURNS void
+LANGUAGE plpgsql STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN SELECT logstore.undressed(parent, partition) LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION logstore.dress_partition(regclass, regclass) IS
+    'Gives a partition what attaching does not: the owner and the row security of its table, the append-only guard, no rights for anybody else, and the comment by which it is known. Locks it only for what it lacks.';
+
+CREATE FUNCTION logstore.make_partition(
+    parent regclass, partition_name text, lower timestamptz, upper timestamptz
+) RETURNS text
+LANGUAGE plpgsql STRICT
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+AS $$
+DECLARE
+    model pg_class := (SELECT c FROM pg_class c WHERE c.oid = parent);
+    partition text := format('%I.%I', model.relnamespace::regnamespace::name, partition_name);
+    neighbour record;
+BEGIN
+    -- One maker at a time, so that what is read below stays true. Writers are not in its way.
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    FOR neighbour IN
+        SELECT p.* FROM logstore.partitions_of(parent) p
+        WHERE p.lower < make_partition.upper AND make_partition.lower < p.upper
+    LOOP
+        IF neighbour.lower = lower AND neighbour.upper = upper AND NOT neighbour.is_detaching THEN
+            RETURN 'already';
+        END IF;
+        RAISE EXCEPTION '% from % to % would overlap %', partition, lower, upper, neighbour.partition
+            USING ERRCODE = 'invalid_object_definition',
+                DETAIL = format('%s is from %s to %s%s.', neighbour.partition, neighbour.lower,
+                    neighbour.upper, CASE WHEN neighbour.is_detaching THEN
+                        ', and its detach was begun and has not ended' ELSE '' END);
+    END LOOP;
+    IF to_regclass(partition) IS NOT NULL THEN
+        RAISE EXCEPTION 'the name % is taken', partition
+            USING ERRCODE = 'duplicate_table',
+                HINT = 'Look at what has the name, and rename or drop it.';
+    END IF;
+    EXECUTE format(
+        'CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY%s)%s',
+        partition, parent,
+        CASE WHEN NOT EXISTS (
+            SELECT FROM pg_constraint WHERE conrelid = parent AND contype = 'p'
+        ) THEN format(', CONSTRAINT %I PRIMARY KEY (instance_id, log_id)',
+            partition_name || '_pkey') END,
+        ' TABLESPACE ' || (
+            SELECT quote_ident(spcname) FROM pg_tablespace WHERE oid = model.reltablespace
+        )
+    );
+    PERFORM logstore.dress_partition(parent, partition);
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+        parent, partition, lower, upper);
+    RETURN 'made';
+END
+$$;
+COMMENT ON FUNCTION logstore.make_partition(regclass, text, timestamptz, timestamptz) IS
+    'Makes and attaches a partition: "made", or "already" where the table has one with these bounds. It fails with 42P07 if something else has the name, with 42P17 if a partition overlaps.';
+
+CREATE FUNCTION logstore.due_partition(
+    table_name text, at timestamptz,
+    OUT verdict text, OUT parent regclass, OUT partition_name text,
+    OUT lower timestamptz, OUT upper timestamptz
+)
+LANGUAGE plpgsql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    plan record;
+    retired_until timestamptz;
+    oldest timestamptz;
+BEGIN
+    SELECT p.table_name, p.step, p.ahead, c.oid::regclass AS parent INTO plan
+    FROM logstore.partitioning p
+    JOIN pg_class c ON c.relname = p.table_name AND c.relkind = 'p'
+        AND c.relnamespace = 'logstore'::regnamespace
+    WHERE p.table_name = due_partition.table_name;
+    IF NOT FOUND THEN
+        verdict := 'not_partitioned';
+        RETURN;
+    END IF;
+    parent := plan.parent;
+    SELECT CASE WHEN p.is_detaching THEN 'detaching' ELSE 'already' END INTO verdict
+    FROM logstore.partitions_of(parent) p
+    WHERE p.lower <= at AND at < p.upper;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    SELECT max(r.upper_bound) INTO retired_until
+    FROM logstore.retirements r
+    WHERE r.table_name = plan.table_name AND r.instance_id IS NULL AND r.state <> 'attached';
+    SELECT min(p.lower) INTO oldest FROM logstore.partitions_of(parent) p;
+    verdict := CASE
+        WHEN at < retired_until OR at < coalesce(
+            oldest, (logstore.partition_window(plan.step, clock_timestamp())).lower
+        ) THEN 'retired'
+        WHEN at >= clock_timestamp() + plan.ahead + ('1 ' || plan.step)::interval THEN 'too_far'
+        ELSE 'due'
+    END;
+    IF verdict = 'due' THEN
+        SELECT greatest(w.lower, retired_until, max(p.upper) FILTER (WHERE p.upper <= at)),
+            least(w.upper, min(p.lower) FILTER (WHERE p.lower > at))
+        INTO lower, upper
+        FROM logstore.partition_window(plan.step, at) w
+        LEFT JOIN logstore.partitions_of(parent) p ON true
+        GROUP BY w.lower, w.upper;
+        partition_name := logstore.partition_name(plan.table_name, plan.step, lower);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION logstore.due_partition(text, timestamptz) IS
+    'Which partition a row of that log_date should have: "due", with its bounds between its neighbours, or why none is to be made.';
+
+CREATE FUNCTION logstore.ensure_partition(table_name text, at timestamptz) RETURNS text
+LANGUAGE plpgsql STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+SET lock_timeout = '1500ms'
+SET default_tablespace = ''
+SET default_table_access_method = 'heap'
+AS $$
+DECLARE
+    due record := logstore.due_partition(table_name, at);
+BEGIN
+    IF due.verdict <> 'due' THEN
+        RETURN due.verdict;
+    END IF;
+    -- Whoever makes one has this lock: what is found after it holds until the end.
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', due.parent);
+    due := logstore.due_partition(table_name, at);
+    IF due.verdict <> 'due' THEN
+        RETURN due.verdict;
+    END IF;
+    RETURN logstore.make_partition(due.parent, due.partition_name, due.lower, due.upper);
+END
+$$;
+COMMENT ON FUNCTION logstore.ensure_partition(text, timestamptz) IS
+    'Makes the partition that a row of that log_date lacks, with the rights of the owner: "made", "already"; or not: "retired", older than what is kept; "too_far", ahead of what is made; "detaching"; "not_partitioned".';
+
+CREATE FUNCTION logstore.make_partitions() RETURNS TABLE (
+    table_name text, partition_name text, result text
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+SET lock_timeout = '1500ms'
+AS $$
+DECLARE
+    plan logstore.partitioning;
+    instant timestamptz;
+    due record;
+    made integer;
+BEGIN
+    FOR plan IN SELECT * FROM logstore.partitioning p ORDER BY p.table_name LOOP
+        table_name := plan.table_name;
+        instant := clock_timestamp();
+        made := 0;
+        WHILE instant < clock_timestamp() + plan.ahead AND made < 20 LOOP
+            due := logstore.due_partition(plan.table_name, instant);
+            EXIT WHEN due.verdict = 'not_partitioned';
+            IF due.verdict = 'due' THEN
+                partition_name := due.partition_name;
+                BEGIN
+                    result := logstore.make_partition(
+                        due.parent, due.partition_name, due.lower, due.upper
+                    );
+                EXCEPTION WHEN OTHERS THEN
+                    result := 'failed: ' || SQLERRM;
+                    RAISE WARNING '%: %', partition_name, SQLERRM USING ERRCODE = SQLSTATE;
+                END;
+                made := made + 1;
+                RETURN NEXT;
+                EXIT WHEN result NOT IN ('made', 'already');
+            END IF;
+            instant := coalesce(
+                due.upper, (logstore.partition_window(plan.step, instant)).upper
+            );
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION logstore.make_partitions() IS
+    'Makes the partitions that all tables are to have from now on, the nearest first and at most 20 for each table in one call: the line for pg_cron.';
+
+CREATE FUNCTION logstore.covered_until(table_name text) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH asked AS (
+        SELECT oid, relkind FROM pg_class
+        WHERE relname = table_name AND relnamespace = 'logstore'::regnamespace
+            AND relkind IN ('r', 'p')
+    ), cover AS MATERIALIZED (
+        SELECT p.lower, p.upper FROM asked, logstore.partitions_of(asked.oid) p
+        WHERE NOT p.is_detaching AND p.upper > now()
+    )
+    SELECT CASE relkind WHEN 'r' THEN timestamptz 'infinity' ELSE (
+        SELECT min(upper) FROM cover
+        WHERE NOT EXISTS (SELECT FROM cover AS next WHERE next.lower = cover.upper)
+            AND EXISTS (SELECT FROM cover WHERE lower <= now())
+    ) END
+    FROM asked
+$$;
+COMMENT ON FUNCTION logstore.covered_until(text) IS
+    'Until when rows that are recorded from now on have a partition, without a gap; "infinity" for a table that is not partitioned, null if there is none even now.';
+
+REVOKE ALL ON FUNCTION
+    logstore.partition_window(text, timestamptz),
+    logstore.partition_name(text, text, timestamptz),
+    logstore.partitions_of(oid),
+    logstore.policies_as(regclass, regclass),
+    logstore.undressed(regclass, regclass),
+    logstore.dress_partition(regclass, regclass),
+    logstore.make_partition(regclass, text, timestamptz, timestamptz),
+    logstore.due_partition(text, timestamptz),
+    logstore.ensure_partition(text, timestamptz),
+    logstore.make_partitions(),
+    logstore.covered_until(text)
+FROM PUBLIC;
+
+INSERT INTO logstore.migrations (version, name) VALUES (8, 'partition_functions');

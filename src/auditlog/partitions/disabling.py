@@ -1,0 +1,281 @@
+"""A partitioned table becomes a plain one again, while it is written and read; no row is lost.
+
+    examine → swap → move → clear
+
+One transaction takes the largest partition out, which gets the table's name, and lets the others
+that have rows inherit from it: whoever reads the table goes on to see every row, and whoever writes
+it writes into the plain one. Then the others' rows are moved, each partition in one transaction
+that ends with its drop, so that at any moment each row is seen once. An interruption leaves a table
+that is whole, and the next run goes on from there.
+
+Only a transaction whose snapshot is older than such a move, and that had not read the table before,
+misses what was moved; PostgreSQL promises no more of any table that is dropped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from auditlog.errors import PartitionError
+from auditlog.partitions import evidence
+from auditlog.partitions.conversion import (
+    LOCK_TIMEOUT_S,
+    SCAFFOLD_MARK,
+    TRIES,
+    OnStage,
+    asked,
+    dependents,
+    execute,
+    index_name,
+    indexes_of,
+    oid_of,
+    qualified,
+    renamed,
+    rows,
+    scaffold,
+    swap,
+    traits,
+    vouched,
+)
+from auditlog.partitions.leftovers import clear, find, parts_of
+from auditlog.partitions.locking import NOT_HAD, blockers, named, persistently
+from auditlog.partitions.model import Finding
+from auditlog.partitions.preflight import examine_back
+from auditlog.partitions.session import only_run, scalar
+from auditlog.partitions.statements import statement
+from auditlog.partitions.windows import MARK
+
+_FROM_PARENT = ("comment", "trigger", "row trigger", "grant")
+
+
+@dataclass(frozen=True, slots=True)
+class DisableReport:
+    """What became of it."""
+
+    table: str
+    result: Literal["done", "already", "refused", "busy"]
+    """`refused`: a finding stands in the way. `busy`: another run has the table."""
+    findings: tuple[Finding, ...] = ()
+    rows_moved: int = 0
+    waited_s: float = 0.0
+    """For the lock, in the attempt that got it."""
+    locked_s: float = 0.0
+    """From then until the commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A partition, whoever made it."""
+
+    oid: int
+    name: str
+    size_bytes: int
+    is_ours: bool
+    is_detaching: bool
+    indexes: int
+
+
+def disable(
+    conn: Connection[Any], table: str, on_step: OnStage = lambda _stage, _about: None
+) -> DisableReport:
+    """Make a partitioned table a plain one, or finish what an earlier run began.
+
+    Also removes what an interrupted `enable` has left.
+
+    Args:
+        conn: In the state of `session.maintenance`, the table's owner or a member of it.
+        table: One of `TABLES`.
+        on_step: Called before each stage.
+
+    Raises:
+        PartitionError: it could not be done, or not to its end; every row is where it can be read.
+        psycopg.Error: likewise.
+    """
+    with only_run(conn, table) as is_ours:
+        if not is_ours:
+            return DisableReport(table, "busy")
+        on_step("examine", table)
+        findings = tuple(examine_back(conn, table))
+        if any(finding.severity == "human" for finding in findings):
+            return DisableReport(table, "refused", findings)
+        return _Disabling(conn, table, on_step).run(findings)
+
+
+class _Disabling:
+    """One run, that has the table to itself."""
+
+    def __init__(self, conn: Connection[Any], table: str, on_step: OnStage) -> None:
+        self._conn = conn
+        self._table = table
+        self._on_step = on_step
+
+    def run(self, findings: tuple[Finding, ...]) -> DisableReport:
+        """Go through the stages that are left."""
+        requested = granted = done = 0.0
+        oid = oid_of(self._conn, self._table) or 0
+        kind = scalar(self._conn, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s", oid)
+        if kind == "p":
+            self._on_step("swap", self._table)
+            requested, granted = swap(self._conn, self._table, lambda: self._swap(oid))
+            done = perf_counter()
+        elif not (parts_of(self._conn, oid) or find(self._conn, self._table)):
+            return DisableReport(self._table, "already", findings)
+        moved = sum(self._move_all())
+        self._on_step("clear", scaffold(self._table))
+        clear(self._conn, self._table)
+        return DisableReport(
+            self._table, "done", findings, moved, granted - requested, done - granted
+        )
+
+    def _swap(self, oid: int) -> tuple[float, float]:
+        """Give the name to the largest partition; return when the lock was asked for and had."""
+        members = members_of(self._conn, self._table, oid)
+        plain, others = members[0], members[1:]
+        self._enter(plain, len(others))
+        replaced = dependents(self._conn, oid, self._table)
+        statements = [
+            *self._statements(oid, plain),
+            *replaced.views,
+            *replaced.publications,
+        ]
+        # Readers of a view lock the view first: likewise, or each would wait for the other.
+        execute(self._conn, *replaced.views)
+        requested = perf_counter()
+        execute(self._conn, _LOCK.format(qualified(self._table)))
+        granted = perf_counter()
+        if members != members_of(self._conn, self._table, oid):
+            raise PartitionError(f"the partitions of logstore.{self._table} changed: run it again")
+        full = [member.name for member in others if self._has_rows(member.name)]
+        execute(self._conn, *statements, *self._inheriting(full))
+        return requested, granted
+
+    def _enter(self, plain: "_Member", others: int) -> None:
+        """What is written down, while others need not wait yet."""
+        self._conn.execute(
+            "DELETE FROM logstore.partitioning WHERE table_name = %s", [self._table]
+        )
+        evidence.record(
+            self._conn,
+            "audit.partitioning.disabled",
+            self._table,
+            f"logstore.{self._table} is not partitioned any more",
+            kept=plain.name,
+            others=others,
+        )
+
+    def _statements(self, oid: int, plain: "_Member") -> Iterator[sql.Composable]:
+        table, other = self._table, scaffold(self._table)
+        # While it is still the table's: for what it lacks of it.
+        yield dressed(table, plain.name)
+        yield _RENAME.format(qualified(table), sql.Identifier(other))
+        for index in indexes_of(self._conn, oid):
+            yield renamed(index.name, index_name(index.name, table, other))
+        yield _DETACH.format(qualified(other), qualified(plain.name))
+        yield _RENAME.format(qualified(plain.name), sql.Identifier(table))
+        restored = rows(self._conn, "restored", table=oid, partition=plain.oid, name=table)
+        yield from (vouched(statement) for (statement,) in restored)
+        yield from traits(self._conn, oid, table, _FROM_PARENT)
+        yield _COMMENT.format(qualified(other), f"{SCAFFOLD_MARK} of {table}: not in use any more")
+
+    def _inheriting(self, names: list[str]) -> Iterator[sql.Composable]:
+        for name in names:
+            yield _DETACH.format(qualified(scaffold(self._table)), qualified(name))
+            yield _INHERIT.format(qualified(name), qualified(self._table))
+            yield _COMMENT.format(
+                qualified(name), f"{SCAFFOLD_MARK}: rows on their way into {self._table}"
+            )
+
+    def _has_rows(self, name: str) -> bool:
+        any_row = sql.SQL("SELECT FROM ONLY {} LIMIT 1").format(qualified(name))
+        return self._conn.execute(any_row).fetchone() is not None
+
+    def _move_all(self) -> Iterator[int]:
+        for name in parts_of(self._conn, oid_of(self._conn, self._table) or 0):
+            self._on_step("move", name)
+            with self._conn.transaction():
+                yield self._move(name)
+
+    def _move(self, name: str) -> int:
+        """Move a partition's rows and drop it, each row being seen once at any moment."""
+        place = {"part": qualified(name), "table": qualified(self._table)}
+        columns = self._columns()
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        self._locked(name, "SHARE ROW EXCLUSIVE")
+        moved = self._conn.execute(_MOVE.format(columns=names, **place)).rowcount
+        ((total, absent),) = self._conn.execute(
+            _REST.format(same=self._same(columns), **place)
+        ).fetchall()
+        if absent:
+            raise PartitionError(
+                f"{absent} rows of logstore.{name} have the identity of other rows of"
+                f" logstore.{self._table}: they are where they were, and to be read there; give one"
+                " of each two another log_id, as owner under SET LOCAL auditlog.maintenance ="
+                " 'on', then run this again"
+            )
+        evidence.record(
+            self._conn,
+            "audit.partition.merged",
+            self._table,
+            f"the rows of logstore.{name} were moved into logstore.{self._table}",
+            partition=name,
+            rows=total,
+        )
+        self._locked(name, "ACCESS EXCLUSIVE")
+        execute(self._conn, _DROP.format(**place))
+        return moved
+
+    def _columns(self) -> list[str]:
+        names: list[str] = scalar(
+            self._conn,
+            "SELECT array(SELECT attname::text FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+            " AND attgenerated = '' ORDER BY attnum)",
+            f"logstore.{self._table}",
+        )
+        return names
+
+    @staticmethod
+    def _same(columns: list[str]) -> sql.Composable:
+        compare = sql.SQL("t.{0} IS NOT DISTINCT FROM p.{0}")
+        return sql.SQL(" AND ").join(compare.format(sql.Identifier(name)) for name in columns)
+
+    def _locked(self, name: str, mode: str) -> None:
+        """Lock a partition whose rows are being moved; what was moved stays so while it waits.
+
+        Raises:
+            PartitionError: somebody reads it for long.
+        """
+        lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(qualified(name), vouched(mode))
+        try:
+            persistently(
+                self._conn, lambda: execute(self._conn, lock), timeout_s=LOCK_TIMEOUT_S, tries=TRIES
+            )
+        except NOT_HAD as error:
+            who = named(blockers(self._conn, [name]))
+            raise PartitionError(f"logstore.{name} cannot be locked: {who}") from error
+
+
+def members_of(conn: Connection[Any], oid: int) -> list[Member]:
+    """Return what is attached to a table, the largest first."""
+    with conn.cursor(row_factory=class_row(Member)) as cursor:
+        return cursor.execute(statement("members"), {"table": oid, "mark": MARK}).fetchall()
+
+
+_LOCK = sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE")
+_RENAME = sql.SQL("ALTER TABLE {} RENAME TO {}")
+_COMMENT = sql.SQL("COMMENT ON TABLE {} IS {}")
+_DETACH = sql.SQL("ALTER TABLE {} DETACH PARTITION {}")
+_INHERIT = sql.SQL("ALTER TABLE {} INHERIT {}")
+_MOVE = sql.SQL(
+    "INSERT INTO {table} ({columns}) SELECT {columns} FROM ONLY {part} ON CONFLICT DO NOTHING"
+)
+_REST = sql.SQL(
+    "SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (SELECT FROM ONLY {table} AS t"
+    " WHERE t.instance_id = p.instance_id AND t.log_id = p.log_id AND {same}))"
+    " FROM ONLY {part} AS p"
+)
+_DROP = sql.SQL("DROP TABLE {part}")

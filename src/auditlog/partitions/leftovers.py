@@ -1,0 +1,118 @@
+"""What a conversion that was killed has left beside its table: found, used again, or removed.
+
+The dangerous one is the CHECK: once its date has passed it refuses every row. So everything that
+comes by takes it away: the next `enable` that cannot use it, `disable`, and `maintain`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+
+from auditlog.errors import PartitionError
+from auditlog.partitions.conversion import (
+    SCAFFOLD_MARK,
+    asked,
+    bound,
+    execute,
+    oid_of,
+    qualified,
+    scaffold,
+    swap,
+)
+from auditlog.partitions.model import Finding
+from auditlog.partitions.session import scalar
+
+_BOUND = """
+    SELECT substring(pg_get_constraintdef(oid) FROM 'log_date < ''([^'']+)''')::timestamptz
+    FROM pg_catalog.pg_constraint
+    WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s AND contype = 'c'
+"""
+_PARTS = """
+    SELECT array(SELECT c.relname::text FROM pg_catalog.pg_inherits i
+                 JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = %s ORDER BY 1)
+"""
+
+
+def find(conn: Connection[Any], table: str) -> list[Finding]:
+    """Return what is left of a conversion; `clear` removes it.
+
+    Raises:
+        psycopg.Error: the database cannot be asked.
+    """
+    found = []
+    if (end := bound_of(conn, table)) is not None:
+        detail = (
+            f"an interrupted enable left constraint {bound(table)} on logstore.{table}, which"
+            f" refuses rows from {end:%Y-%m-%d %H:%M} UTC on"
+        )
+        found.append(Finding("bound_left", "drift", detail, _FINISH.format(table=table)))
+    if _scaffold_of(conn, table) is not None:
+        detail = f"an interrupted run left logstore.{scaffold(table)}, which nobody uses"
+        found.append(Finding("scaffold_left", "drift", detail, _FINISH.format(table=table)))
+    return found
+
+
+def clear(conn: Connection[Any], table: str, *, keep_bound: bool = False) -> None:
+    """Remove what is left of a conversion; call it as the only run on the table.
+
+    Raises:
+        PartitionError: a lock was not to be had, or there are rows where none can be.
+        psycopg.Error: this role may not.
+    """
+    if not keep_bound and bound_of(conn, table) is not None:
+        drop_bound(conn, table)
+    if (oid := _scaffold_of(conn, table)) is not None:
+        _dismantle(conn, scaffold(table), oid)
+
+
+def bound_of(conn: Connection[Any], table: str) -> datetime | None:
+    """Return the date from which on the CHECK of a conversion refuses rows, if there is one."""
+    found = asked(conn, _BOUND, f"logstore.{table}", bound(table))
+    return found[0] if found else None
+
+
+def drop_bound(conn: Connection[Any], table: str) -> None:
+    """Take the CHECK away, so that rows of any date are accepted."""
+    statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(
+        qualified(table), sql.Identifier(bound(table))
+    )
+    swap(conn, table, lambda: execute(conn, statement))
+
+
+def drop_empty(conn: Connection[Any], name: str) -> None:
+    """Drop a table of which it is certain that nothing was in it.
+
+    Raises:
+        PartitionError: there is a row.
+    """
+    execute(conn, sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(qualified(name)))
+    any_row = sql.SQL("SELECT FROM ONLY {} LIMIT 1").format(qualified(name))
+    if conn.execute(any_row).fetchone() is not None:
+        raise PartitionError(
+            f"logstore.{name} has rows, where nobody could write: look at them, put them into the"
+            " table that they belong to, then run this again"
+        )
+    execute(conn, sql.SQL("DROP TABLE {}").format(qualified(name)))
+
+
+def parts_of(conn: Connection[Any], oid: int) -> list[str]:
+    """Return the names of partitions or of tables that inherit."""
+    return list(scalar(conn, _PARTS, oid))
+
+
+def _scaffold_of(conn: Connection[Any], table: str) -> int | None:
+    oid = oid_of(conn, scaffold(table))
+    comment = scalar(conn, "SELECT pg_catalog.obj_description(%s, 'pg_class')", oid)
+    return oid if str(comment).startswith(SCAFFOLD_MARK) else None
+
+
+def _dismantle(conn: Connection[Any], name: str, oid: int) -> None:
+    """One by one: together, hundreds of partitions need more locks than a server has."""
+    for part in parts_of(conn, oid):
+        swap(conn, part, lambda part=part: drop_empty(conn, part))  # type: ignore[misc]
+    swap(conn, name, lambda: execute(conn, sql.SQL("DROP TABLE {}").format(qualified(name))))
+
+
+_FINISH = "run auditlog partitions enable {table} again, or disable {table} to go back"

@@ -1,0 +1,128 @@
+"""The rows of `logstore.retirements`: how far the retirement of a partition has come.
+
+    detaching → detached → archived → dropped        deleting → deleted
+             ↘          ↘           ↘ attached
+
+Each change is committed with the deed that it tells of, but for `detaching`, which is there before
+a DETACH CONCURRENTLY begins: that commits by itself, halfway and at its end.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import uuid_utils
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from auditlog.partitions.identity import RefusedError, names_of
+from auditlog.partitions.model import Operation
+from auditlog.partitions.session import scalar
+from auditlog.partitions.statements import statement
+from auditlog.postgres.files import package_version
+
+_OVER = "ended_at = clock_timestamp()"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A retirement that is not over."""
+
+    retirement_id: str
+    state: Literal["detaching", "detached", "archived", "deleting"]
+    rows: int | None
+    checksum: str | None
+    archive_uri: str | None
+    has_bounds: bool
+    """Those of the operation that it was looked up for."""
+
+
+def opened(conn: Connection[Any], operation: Operation) -> Entry | None:
+    """Return and lock the entry of the operation's partition, and tenant, that is not over."""
+    with conn.cursor(row_factory=class_row(Entry)) as cursor:
+        return cursor.execute(statement("retirement_open"), names_of(operation)).fetchone()
+
+
+def required(conn: Connection[Any], operation: Operation, *states: str) -> Entry:
+    """Return and lock that entry, which has one of some states and the operation's bounds.
+
+    Raises:
+        RefusedError: there is none, or it is in another state.
+    """
+    entry = opened(conn, operation)
+    if entry is None or not entry.has_bounds:
+        raise RefusedError(f"{operation.partition} has no entry in logstore.retirements")
+    if entry.state not in states:
+        raise RefusedError(f"{operation.partition} is {entry.state}, not {' or '.join(states)}")
+    return entry
+
+
+def begin(
+    conn: Connection[Any], operation: Operation, state: Literal["detaching", "deleting"]
+) -> str:
+    """Add an entry, or find the one that an earlier run left; return its identity.
+
+    One that is about other bounds is over: somebody has attached the partition elsewhere since.
+    """
+    entry = opened(conn, operation)
+    if entry is not None and entry.has_bounds:
+        return entry.retirement_id
+    if entry is not None:
+        move(conn, entry.retirement_id, "deleted" if state == "deleting" else "attached")
+    retirement_id = str(uuid_utils.uuid7())
+    entered = {"retirement_id": retirement_id, "state": state, "version": package_version()}
+    conn.execute(statement("retirement_begun"), {**names_of(operation), **entered})
+    return retirement_id
+
+
+def move(conn: Connection[Any], retirement_id: str, state: str, **columns: object) -> None:
+    """Bring an entry to another state, and set columns of it; those that are over have an end."""
+    settings = [
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in {"state": state, **columns}.items()
+    ]
+    if state in ("dropped", "attached", "deleted"):
+        settings.append(sql.SQL(_OVER))
+    conn.execute(
+        sql.SQL("UPDATE logstore.retirements SET {} WHERE retirement_id = %s").format(
+            sql.SQL(", ").join(settings)
+        ),
+        [retirement_id],
+    )
+
+
+def refuse_if_held(conn: Connection[Any], operation: Operation, *, until: object = None) -> None:
+    """See that no hold is on the operation's range and tenant.
+
+    In a transaction that deletes, `lock_holds` comes before it.
+
+    Args:
+        conn: In a transaction.
+        operation: What is to be done.
+        until: End of the range; None: that of the partition.
+
+    Raises:
+        RefusedError: a hold is.
+    """
+    parameters = {**names_of(operation), "until": until or operation.upper}
+    query = statement("held")
+    if (found := conn.execute(query, parameters).fetchone()) is not None:
+        raise RefusedError(f"hold {found[0]} covers rows of {operation.partition}")
+
+
+def lock_holds(conn: Connection[Any]) -> None:
+    """Let no hold be placed until the transaction ends; wait for one that is being placed."""
+    conn.execute(b"LOCK TABLE logstore.holds IN SHARE MODE")
+
+
+def was_dropped(conn: Connection[Any], operation: Operation) -> bool:
+    """Tell whether retention has dropped the partition before."""
+    return bool(
+        scalar(
+            conn,
+            "SELECT EXISTS (SELECT FROM logstore.retirements WHERE partition_oid = %s"
+            " AND partition_name = %s AND table_name = %s AND state = 'dropped')",
+            operation.oid,
+            operation.partition,
+            operation.table,
+        )
+    )
