@@ -2,12 +2,12 @@
 
 Measured: `partitions enable` and `disable` on a table of two million rows, round after round,
 while two processes commit a hundred rows by COPY and one reads the newest of a tenant, each every
-ten milliseconds. How long the table is locked against everybody is seen from outside, by a process
-that looks into `pg_locks` all the time; what the command itself says of its swap is from the
-request for the lock until the commit. Beside it: the same done by hand, in one transaction that
-renames the table and attaches it to a new one, which reads all of it under the lock; and a
-transaction that takes the lock and renames the table twice, which is the limit. In the end, what
-the writers have committed is what is stored.
+ten milliseconds. How long the table is locked against everybody is what the command itself says,
+from the lock to the commit, and what is seen from outside, by a process that looks into `pg_locks`
+all the time. Beside it: the same done by hand, in one transaction that renames the table and
+attaches it to a new one, which reads all of it under the lock; and a transaction that takes the
+lock and renames the table twice, which is the limit. In the end, what the writers have committed is
+what is stored.
 """
 
 import statistics
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
-from auditlog.partitions.disabling import disable
 
+from auditlog.partitions.disabling import disable
 from auditlog.partitions.enabling import enable
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
@@ -73,8 +73,8 @@ class Turn:
 
     began: float
     ended: float
-    swap_s: float | None
-    """What it says itself of its swap."""
+    locked_s: float | None
+    """How long it says itself that it held the table."""
 
 
 def run(sizes: Sizes, server: Server) -> list[Table]:
@@ -103,8 +103,8 @@ def _turns(dsn: str, rounds: int) -> dict[str, list[Turn]]:
         for name, step in steps.items():
             time.sleep(PAUSE_S)
             began = time.perf_counter()
-            swap_s = step()
-            turns[name].append(Turn(began, time.perf_counter(), swap_s))
+            locked_s = step()
+            turns[name].append(Turn(began, time.perf_counter(), locked_s))
     return turns
 
 
@@ -116,14 +116,14 @@ def _enable(dsn: str) -> float:
     with maintenance(dsn) as conn:
         report = enable(conn, "logs", "month")
     assert report.result == "done", report
-    return report.swap_s
+    return report.locked_s
 
 
 def _disable(dsn: str) -> float:
     with maintenance(dsn) as conn:
         report = disable(conn, "logs")
     assert report.result == "done", report
-    return report.swap_s
+    return report.locked_s
 
 
 def _locked(dsn: str, statements: str) -> None:
@@ -135,7 +135,7 @@ def _locked(dsn: str, statements: str) -> None:
 def _table(turns: dict[str, list[Turn]], locks: Locks, seen: Traffic, sizes: Sizes) -> Table:
     rows = [_row(name, each, locks, seen) for name, each in turns.items()]
     columns = (
-        *("in all, s", "swap, ms", "locked, ms", "at most"),
+        *("in all, s", "locked by its own word, ms", "as seen", "at most"),
         *("writers' worst wait, ms", "readers'", "errors"),
     )
     notes = (
@@ -155,7 +155,7 @@ def _row(name: str, turns: list[Turn], locks: Locks, seen: Traffic) -> Row:
     writers = [seen.writers.worst_ms(turn.began, turn.ended) for turn in turns]
     readers = [seen.readers.worst_ms(turn.began, turn.ended) for turn in turns]
     errors = sum(seen.errors_in(turn.began, turn.ended) for turn in turns)
-    swaps = [turn.swap_s * 1e3 for turn in turns if turn.swap_s is not None]
+    swaps = [turn.locked_s * 1e3 for turn in turns if turn.locked_s is not None]
     cells = (
         f"{statistics.median(turn.ended - turn.began for turn in turns):.2f}",
         f"{statistics.median(swaps):.1f}" if swaps else "",

@@ -115,67 +115,68 @@ $$;
 COMMENT ON FUNCTION logstore.policies_as(regclass, regclass) IS
     'Policies of a table, and the statements that would give them to another with its columns.';
 
-CREATE FUNCTION logstore.undressed(parent regclass, partition regclass) RETURNS SETOF text
+CREATE FUNCTION logstore.dressing(parent regclass, partition regclass) RETURNS SETOF text
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- What asks for the strongest lock comes first.
-    SELECT format('ALTER TABLE %s OWNER TO %I', partition, pg_get_userbyid(model.relowner))
-    FROM pg_class model, pg_class leaf
-    WHERE model.oid = parent AND leaf.oid = partition AND leaf.relowner <> model.relowner
-    UNION ALL
-    SELECT format('ALTER TABLE %s %s ROW LEVEL SECURITY', partition, change)
-    FROM pg_class model, pg_class leaf, LATERAL (VALUES
-        (model.relrowsecurity <> leaf.relrowsecurity,
-            CASE WHEN model.relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END),
-        (model.relforcerowsecurity <> leaf.relforcerowsecurity,
-            CASE WHEN model.relforcerowsecurity THEN 'FORCE' ELSE 'NO FORCE' END)
-    ) AS change (is_due, change)
-    WHERE model.oid = parent AND leaf.oid = partition AND is_due
-    UNION ALL
-    SELECT format('DROP POLICY %I ON %s', policy, partition) FROM (
-        SELECT policy, statement FROM logstore.policies_as(partition, partition)
-        EXCEPT SELECT policy, statement FROM logstore.policies_as(parent, partition)
-    ) AS superfluous
-    UNION ALL
-    SELECT statement FROM (
+    WITH pair AS (
+        SELECT model.relname AS model_name, model.relowner AS owner,
+            model.relrowsecurity AS secured, model.relforcerowsecurity AS forced,
+            leaf.oid, leaf.relowner, leaf.relacl, leaf.relrowsecurity, leaf.relforcerowsecurity
+        FROM pg_class model, pg_class leaf
+        WHERE model.oid = parent AND leaf.oid = partition
+    ), wanted AS (
         SELECT policy, statement FROM logstore.policies_as(parent, partition)
-        EXCEPT SELECT policy, statement FROM logstore.policies_as(partition, partition)
-    ) AS missing
-    UNION ALL
-    -- 58: a statement trigger BEFORE UPDATE OR DELETE OR TRUNCATE.
-    SELECT format(
-        'CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION logstore.refuse_change()',
-        partition
+    ), present AS (
+        SELECT policy, statement FROM logstore.policies_as(partition, partition)
+    ), granted AS (
+        SELECT grantee FROM pair, aclexplode(relacl)
+        UNION
+        SELECT grantee FROM pg_attribute, aclexplode(attacl)
+        WHERE attrelid = partition AND NOT attisdropped
     )
-    WHERE NOT EXISTS (
-        SELECT FROM pg_trigger
-        WHERE tgrelid = partition AND tgname = 'append_only' AND tgtype = 58
-            AND tgfoid = 'logstore.refuse_change()'::regprocedure
-            AND tgenabled IN ('O', 'A') AND tgqual IS NULL
-    )
-    UNION ALL
-    -- Rows are read and written through the table. Who may name a partition goes around the
-    -- policies of the table, and default privileges grant more than anybody meant to.
-    SELECT DISTINCT format('REVOKE ALL ON TABLE %s FROM %s CASCADE', partition,
-        CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
-    FROM pg_class leaf, LATERAL (
-        SELECT grantee FROM aclexplode(leaf.relacl)
+    SELECT statement FROM (
+        SELECT 1, format('ALTER TABLE %s OWNER TO %I', partition, pg_get_userbyid(owner))
+        FROM pair WHERE relowner <> owner
         UNION ALL
-        SELECT acl.grantee FROM pg_attribute a, aclexplode(a.attacl) AS acl
-        WHERE a.attrelid = leaf.oid AND NOT a.attisdropped
-    ) AS granted
-    WHERE leaf.oid = partition AND grantee NOT IN (
-        leaf.relowner, (SELECT relowner FROM pg_class WHERE oid = parent)
-    )
-    UNION ALL
-    SELECT format('COMMENT ON TABLE %s IS %L', partition, concat_ws('. ', mark, remark))
-    FROM pg_class model, concat('auditlog partition of ', model.relname) AS mark,
-        obj_description(partition, 'pg_class') AS remark
-    WHERE model.oid = parent AND starts_with(remark, mark) IS NOT TRUE
+        SELECT 2, format('ALTER TABLE %s %s ROW LEVEL SECURITY', partition,
+            CASE WHEN secured THEN 'ENABLE' ELSE 'DISABLE' END)
+        FROM pair WHERE relrowsecurity <> secured
+        UNION ALL
+        SELECT 2, format('ALTER TABLE %s %s ROW LEVEL SECURITY', partition,
+            CASE WHEN forced THEN 'FORCE' ELSE 'NO FORCE' END)
+        FROM pair WHERE relforcerowsecurity <> forced
+        UNION ALL
+        SELECT 3, format('DROP POLICY %I ON %s', policy, partition)
+        FROM (TABLE present EXCEPT TABLE wanted) AS superfluous
+        UNION ALL
+        SELECT 4, statement FROM (TABLE wanted EXCEPT TABLE present) AS missing
+        UNION ALL
+        -- 58: a statement trigger BEFORE UPDATE OR DELETE OR TRUNCATE.
+        SELECT 5, format(
+            'CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION logstore.refuse_change()',
+            partition
+        )
+        WHERE NOT EXISTS (
+            SELECT FROM pg_trigger
+            WHERE tgrelid = partition AND tgname = 'append_only' AND tgtype = 58
+                AND tgfoid = 'logstore.refuse_change()'::regprocedure
+                AND tgenabled IN ('O', 'A') AND tgqual IS NULL
+        )
+        UNION ALL
+        SELECT 6, format('REVOKE ALL ON TABLE %s FROM %s CASCADE', partition,
+            CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+        FROM granted, pair WHERE grantee NOT IN (relowner, owner)
+        UNION ALL
+        SELECT 7, format('COMMENT ON TABLE %s IS %L', partition, concat_ws('. ', mark, remark))
+        FROM pair, concat('auditlog partition of ', model_name) AS mark,
+            obj_description(partition, 'pg_class') AS remark
+        WHERE starts_with(remark, mark) IS NOT TRUE
+    ) AS due (place, statement)
+    ORDER BY place, statement
 $$;
-COMMENT ON FUNCTION logstore.undressed(regclass, regclass) IS
-    'Statements that give a partition what it lacks of its table, in the order in which they must be run; none where it lacks nothing.';
+COMMENT ON FUNCTION logstore.dressing(regclass, regclass) IS
+    'Statements that give a partition what it lacks of its table, that with the strongest lock first; none where it lacks nothing.';
 
 CREATE FUNCTION logstore.dress_partition(parent regclass, partition regclass) RETURNS void
 LANGUAGE plpgsql STRICT
@@ -184,13 +185,13 @@ AS $$
 DECLARE
     statement text;
 BEGIN
-    FOR statement IN SELECT logstore.undressed(parent, partition) LOOP
+    FOR statement IN SELECT logstore.dressing(parent, partition) LOOP
         EXECUTE statement;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION logstore.dress_partition(regclass, regclass) IS
-    'Gives a partition what attaching does not: the owner and the row security of its table, the append-only guard, no rights for anybody else, and the comment by which it is known. Locks it only for what it lacks.';
+    'Gives a partition what attaching does not: owner and row security of its table, the append-only guard, the comment by which it is known. Rights of others are taken away: rows are read and written through the table, whose policies do not hold for whoever names a partition.';
 
 CREATE FUNCTION logstore.make_partition(
     parent regclass, partition_name text, lower timestamptz, upper timestamptz
@@ -203,39 +204,47 @@ AS $$
 DECLARE
     model pg_class := (SELECT c FROM pg_class c WHERE c.oid = parent);
     partition text := format('%I.%I', model.relnamespace::regnamespace::name, partition_name);
-    neighbour record;
+    other record;
+    clauses text;
 BEGIN
+    IF NOT isfinite(upper) THEN
+        RAISE EXCEPTION 'a partition ends at some time, and not at %', upper
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     -- One maker at a time, so that what is read below stays true. Writers are not in its way.
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
-    FOR neighbour IN
-        SELECT p.* FROM logstore.partitions_of(parent) p
-        WHERE p.lower < make_partition.upper AND make_partition.lower < p.upper
-    LOOP
-        IF neighbour.lower = lower AND neighbour.upper = upper AND NOT neighbour.is_detaching THEN
-            RETURN 'already';
-        END IF;
-        RAISE EXCEPTION '% from % to % would overlap %', partition, lower, upper, neighbour.partition
-            USING ERRCODE = 'invalid_object_definition',
-                DETAIL = format('%s is from %s to %s%s.', neighbour.partition, neighbour.lower,
-                    neighbour.upper, CASE WHEN neighbour.is_detaching THEN
-                        ', and its detach was begun and has not ended' ELSE '' END);
-    END LOOP;
-    IF to_regclass(partition) IS NOT NULL THEN
-        RAISE EXCEPTION 'the name % is taken', partition
-            USING ERRCODE = 'duplicate_table',
-                HINT = 'Look at what has the name, and rename or drop it.';
+    SELECT p.* INTO other FROM logstore.partitions_of(parent) p
+    WHERE p.lower < make_partition.upper AND make_partition.lower < p.upper
+    ORDER BY p.lower LIMIT 1;
+    IF other.lower = lower AND other.upper = upper AND NOT other.is_detaching THEN
+        RETURN 'already';
+    ELSIF FOUND THEN
+        RAISE EXCEPTION '% from % to % would overlap %', partition, lower, upper, other.partition
+            USING ERRCODE = 'invalid_object_definition', DETAIL = format('%s is from %s to %s%s.',
+                other.partition, other.lower, other.upper, CASE WHEN other.is_detaching
+                    THEN ', and its detach was begun and has not ended' END);
+    ELSIF to_regclass(partition) IS NOT NULL THEN
+        RAISE EXCEPTION '% has the name that the partition would have',
+            pg_describe_object('pg_class'::regclass, to_regclass(partition), 0)
+            USING ERRCODE = 'duplicate_table';
     END IF;
-    EXECUTE format(
-        'CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY%s)%s',
+    -- A partitioned table has no storage parameters to hand down, so the partition before it does.
+    SELECT concat(' WITH (' || string_agg(
+        format('%I = %L', split_part(option, '=', 1), substr(option, strpos(option, '=') + 1)), ', '
+    ) || ')', ' TABLESPACE ' || (
+        SELECT quote_ident(spcname) FROM pg_tablespace WHERE oid = model.reltablespace
+    )) INTO clauses
+    FROM unnest((
+        SELECT c.reloptions FROM logstore.partitions_of(parent) p
+        JOIN pg_class c ON c.oid = p.partition AND c.relkind = 'r'
+        WHERE p.upper <= make_partition.lower ORDER BY p.upper DESC LIMIT 1
+    )) AS option;
+    EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY%s)%s',
         partition, parent,
         CASE WHEN NOT EXISTS (
             SELECT FROM pg_constraint WHERE conrelid = parent AND contype = 'p'
-        ) THEN format(', CONSTRAINT %I PRIMARY KEY (instance_id, log_id)',
-            partition_name || '_pkey') END,
-        ' TABLESPACE ' || (
-            SELECT quote_ident(spcname) FROM pg_tablespace WHERE oid = model.reltablespace
-        )
-    );
+        ) THEN ', PRIMARY KEY (instance_id, log_id)' END,
+        clauses);
     PERFORM logstore.dress_partition(parent, partition);
     EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
         parent, partition, lower, upper);
@@ -243,7 +252,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION logstore.make_partition(regclass, text, timestamptz, timestamptz) IS
-    'Makes and attaches a partition: "made", or "already" where the table has one with these bounds. It fails with 42P07 if something else has the name, with 42P17 if a partition overlaps.';
+    'Makes and attaches a partition: "made", or "already" where the table has one with these bounds. It fails with 42P07 if something else has the name, with 42P17 if another partition overlaps.';
 
 CREATE FUNCTION logstore.due_partition(
     table_name text, at timestamptz,
@@ -277,7 +286,8 @@ BEGIN
     END IF;
     SELECT max(r.upper_bound) INTO retired_until
     FROM logstore.retirements r
-    WHERE r.table_name = plan.table_name AND r.instance_id IS NULL AND r.state <> 'attached';
+    WHERE r.table_name = plan.table_name AND r.instance_id IS NULL
+        AND r.state IN ('detached', 'archived', 'dropped') AND r.upper_bound <= clock_timestamp();
     SELECT min(p.lower) INTO oldest FROM logstore.partitions_of(parent) p;
     verdict := CASE
         WHEN at < retired_until OR at < coalesce(
@@ -312,12 +322,6 @@ AS $$
 DECLARE
     due record := logstore.due_partition(table_name, at);
 BEGIN
-    IF due.verdict <> 'due' THEN
-        RETURN due.verdict;
-    END IF;
-    -- Whoever makes one has this lock: what is found after it holds until the end.
-    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', due.parent);
-    due := logstore.due_partition(table_name, at);
     IF due.verdict <> 'due' THEN
         RETURN due.verdict;
     END IF;
@@ -383,12 +387,12 @@ AS $$
             AND relkind IN ('r', 'p')
     ), cover AS MATERIALIZED (
         SELECT p.lower, p.upper FROM asked, logstore.partitions_of(asked.oid) p
-        WHERE NOT p.is_detaching AND p.upper > now()
+        WHERE NOT p.is_detaching AND p.upper > statement_timestamp()
     )
     SELECT CASE relkind WHEN 'r' THEN timestamptz 'infinity' ELSE (
         SELECT min(upper) FROM cover
         WHERE NOT EXISTS (SELECT FROM cover AS next WHERE next.lower = cover.upper)
-            AND EXISTS (SELECT FROM cover WHERE lower <= now())
+            AND EXISTS (SELECT FROM cover WHERE lower <= statement_timestamp())
     ) END
     FROM asked
 $$;
@@ -400,7 +404,7 @@ REVOKE ALL ON FUNCTION
     logstore.partition_name(text, text, timestamptz),
     logstore.partitions_of(oid),
     logstore.policies_as(regclass, regclass),
-    logstore.undressed(regclass, regclass),
+    logstore.dressing(regclass, regclass),
     logstore.dress_partition(regclass, regclass),
     logstore.make_partition(regclass, text, timestamptz, timestamptz),
     logstore.due_partition(text, timestamptz),

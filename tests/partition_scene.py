@@ -91,6 +91,10 @@ class Scene:
         self.server_clock.set(instant)
         self.host_clock.set(instant)
 
+    def operate(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a function there that takes a connection for maintenance first."""
+        return self.on_host(connected, self.dsn, call, arguments, named)
+
     def on_host(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call an importable function there, and wait for what it returns."""
         return self._host.submit(call, *arguments).result(CALL_TIMEOUT_S)
@@ -168,6 +172,14 @@ def _record(sent: Sent) -> Record:
 def maintained(dsn: str, configs: Mapping[str, TableConfig]) -> list[TableReport]:
     """Do what cron does."""
     return maintain(dsn, configs)
+
+
+def connected(
+    dsn: str, call: Callable[..., T], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> T:
+    """Do what an operator does, over a connection for maintenance."""
+    with maintenance(dsn) as conn:
+        return call(conn, *arguments, **named)
 
 
 Identity = tuple[str, str]

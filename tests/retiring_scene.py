@@ -1,8 +1,7 @@
 """A table that is cut into partitions of the past, as it is after years, for what retires them."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -35,7 +34,9 @@ def cut(dsn: str, months: Iterable[int], *, default: bool = False) -> None:
     """Make `logstore.logs` a table with partitions for those months, and no rows."""
     with maintenance(dsn) as conn:
         _replace_table(conn)
-        conn.execute("INSERT INTO logstore.partitioning (table_name, step) VALUES ('logs', 'month')")
+        conn.execute(
+            "INSERT INTO logstore.partitioning (table_name, step) VALUES ('logs', 'month')"
+        )
         for ago in months:
             conn.execute(
                 "SELECT logstore.make_partition('logstore.logs', %s, %s, %s)",
@@ -61,7 +62,9 @@ def fill(dsn: str, ago: int, rows: int, *, tenant: str = "tenant", prefix: str =
         )
 
 
-def operation(conn: psycopg.Connection[Any], kind: OperationKind, ago: int, **more: Any) -> Operation:
+def operation(
+    conn: psycopg.Connection[Any], kind: OperationKind, ago: int, **more: Any
+) -> Operation:
     """What a plan would have about the partition of that month."""
     lower, upper = window("month", month(ago))
     oid = conn.execute(

@@ -15,7 +15,6 @@ import pytest
 from auditlog.partitions.enabling import enable
 from auditlog.partitions.holding import place, release
 from auditlog.partitions.model import TableConfig, TableReport
-from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from partition_scene import (
     NO_FAKETIME,
@@ -106,20 +105,18 @@ def test_every_record_of_a_year_is_accounted_for(year: Year) -> None:
     execute(dsn, "ALTER DATABASE postgres SET datestyle = 'SQL, DMY'")
     execute(dsn, "SELECT pg_reload_conf()")
     year.traffic()
-    with maintenance(dsn) as conn:
-        for table, step in (("logs", "month"), ("execution_logs", "week")):
-            assert enable(conn, table, step).result == "done"
+    for table, step in (("logs", "month"), ("execution_logs", "week")):
+        assert here.operate(enable, table, step).result == "done"
 
     # Clocks are put forward: local time lacks an hour, and UTC does not.
     year.live("2026-03-20 10:00")
-    with maintenance(dsn) as conn:
-        hold = place(
-            conn,
-            instance_id=HELD,
-            start=at("2026-02-01 00:00"),
-            end=at("2026-03-01 00:00"),
-            reason="matter 26/117",
-        )
+    hold = here.operate(
+        place,
+        instance_id=HELD,
+        start=at("2026-02-01 00:00"),
+        end=at("2026-03-01 00:00"),
+        reason="matter 26/117",
+    )
     for minute in ("00:59", "01:01"):
         year.live(f"2026-03-29 {minute}")
 
@@ -162,8 +159,7 @@ def test_every_record_of_a_year_is_accounted_for(year: Year) -> None:
     for minute in ("10-25 00:30", "10-25 01:30", "11-01 05:30", "11-01 06:30"):
         year.live(f"2026-{minute}")
     assert held_rows(dsn) > 0
-    with maintenance(dsn) as conn:
-        release(conn, hold.hold_id, reason="closed")
+    here.operate(release, hold.hold_id, reason="closed")
     year.live("2027-01-20 10:00")
     year.cron()
 

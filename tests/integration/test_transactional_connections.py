@@ -25,6 +25,7 @@ from auditlog.sink.database.copy import copy_stream
 from auditlog.sink.encoding.encode import Encoder
 from auditlog.tables import LOGS
 from databases import Server, as_role
+from naming import without_address
 from transactions import HOSTILE_TEXT, asyncpg_connection, running_async_engine, running_engine
 
 COPIED, INSERTED = "by COPY!", "INSERTed"
@@ -54,7 +55,7 @@ def record(conn: psycopg.Connection[Any], event_type: str = "x", **event: Any) -
         {"options": "-c plan_cache_mode=force_generic_plan"},
         {"options": "-c bytea_output=escape -c extra_float_digits=-15"},
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_settings_of_the_connection(any_dsn: str, options: dict[str, Any]) -> None:
     """The caller's choices change neither the row nor are they changed."""

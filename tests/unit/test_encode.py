@@ -21,6 +21,7 @@ from auditlog.sink.encoding.careful import careful_tuple
 from auditlog.sink.encoding.encode import Encoder
 from auditlog.sink.encoding.storable import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, PG_EPOCH_US
 from auditlog.tables import LOGS, TABLES
+from naming import without_address
 from tuples import decode, encoded, repaired
 
 SETTINGS = Settings()
@@ -153,7 +154,7 @@ def test_both_halves_agree_on_what_the_quick_half_takes(values: dict[str, Any]) 
         {"log_id": "\0" * 36},
         {"log_id": uuid.UUID(int=1)},
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_quick_half_leaves_surprises_to_the_careful_half(changes: dict[str, Any]) -> None:
     """PostgreSQL would refuse the row, or the row would not say what was changed."""

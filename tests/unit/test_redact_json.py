@@ -9,6 +9,7 @@ import pytest
 
 from auditlog.capture.redaction.keyed_hash import REDACTED
 from auditlog.capture.redaction.redactor import Redactor
+from naming import without_address
 
 ALL = Redactor(headers=["*"])
 
@@ -78,7 +79,7 @@ class Hostile(Mapping[str, int]):
         (1.5, 1.5),
         (None, None),
     ],
-    ids=repr,
+    ids=without_address,
 )  # fmt: skip
 def test_json_hides_named_fields_at_any_depth(value: object, expected: object) -> None:
     """Whatever the sink would turn into JSON is looked into."""

@@ -24,6 +24,7 @@ from auditlog.capture.stdlib import AuditHandler
 from auditlog.capture.structlog import AuditProcessor
 from auditlog.testing import MemorySink
 from log_lines import metadata, only
+from naming import without_address
 
 NAME = "tests.structlog"
 
@@ -155,7 +156,7 @@ def test_bound_loggers(sink: MemorySink, log: Any) -> None:
     assert metadata(sink) == {"cart": 2}
 
 
-@pytest.mark.parametrize("formatter", [None, format_exc_info, dict_tracebacks], ids=str)
+@pytest.mark.parametrize("formatter", [None, format_exc_info, dict_tracebacks], ids=without_address)
 def test_exception_gives_its_type_only(
     sink: MemorySink, output: io.StringIO, formatter: Any
 ) -> None:
@@ -170,7 +171,7 @@ def test_exception_gives_its_type_only(
     assert ("the secret" in output.getvalue()) is (formatter is not None)
 
 
-@pytest.mark.parametrize("formatter", [None, format_exc_info], ids=str)
+@pytest.mark.parametrize("formatter", [None, format_exc_info], ids=without_address)
 def test_stack_traces_on_demand(sink: MemorySink, output: io.StringIO, formatter: Any) -> None:
     """Redacted."""
     processors = [StackInfoRenderer(), *([formatter] if formatter else [])]

@@ -26,7 +26,7 @@ NAMES = tuple(table.name for table in TABLES)
 Tables: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[TABLE]...",
+        metavar="TABLE",
         help=f"{', '.join(NAMES)}; without any, all that are partitioned.",
         show_default=False,
     ),

@@ -42,7 +42,7 @@ def _length(text: str) -> Span:
 
 
 Named: TypeAlias = Annotated[
-    list[str], typer.Argument(metavar="TABLE...", help=f"{', '.join(NAMES)}, or all.")
+    list[str], typer.Argument(metavar="TABLE", help=f"{', '.join(NAMES)}, or all.")
 ]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Only say what stands in the way; change nothing.")

@@ -16,12 +16,9 @@ from auditlog.cli.partitions_report import (
     span,
 )
 from auditlog.cli.rows import plain_table
-from auditlog.partitions.model import Blocker, Hold, Leaf, TableState
+from auditlog.partitions import sizes
+from auditlog.partitions.model import Hold, Leaf, TableState
 from auditlog.partitions.status import TableStatus, gaps
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_KILO = 1024
-_ONE_DECIMAL_BELOW = 10
 
 
 def table_of(statuses: Iterable[TableStatus]) -> Table:
@@ -52,30 +49,22 @@ def leaves_of(state: TableState) -> Table:
     table.add_column("remarks", overflow="fold")
     for leaf in state.leaves:
         lower = moment(leaf.lower) if leaf.lower else "ever"
-        size, rows = size_of(leaf.size_bytes), _estimate(leaf.rows)
+        size, rows = sizes.shown(leaf.size_bytes), _estimate(leaf.rows)
         cells = (leaf.name, lower, moment(leaf.upper), size, rows, _remarks(leaf))
         table.add_row(*map(cell, cells))
     return table
 
 
 def lines_of(status: TableStatus) -> Iterator[str]:
-    """Yield what is behind a table's line: what is wrong, what is held, who is in the way."""
+    """Yield what is behind a table's line: what left it, what is held, what there is to know."""
     if status.state is None:
         yield f"{status.table}: cannot be looked at: {status.error}"
         return
-    state = status.state
     lines = [
-        *(f"gap: {span(*gap)}" for gap in gaps(state)),
-        *(f"detached: {each.partition} ({each.state})" for each in status.orphans),
-        *(f"held: {_held(hold)}" for hold in state.holds),
-        *(f"in the way: {_in_the_way(blocker)}" for blocker in state.blockers),
+        *(f"detached: {each.partition}, {each.state}" for each in status.orphans),
+        *(f"hold: {_held(hold)}" for hold in status.state.holds),
         *lines_of_findings(status.findings),
     ]
-    if status.is_runway_short:
-        lines.append(
-            f"the runway is {shown(status.runway)}, less than half of {status.ahead}:"
-            " `auditlog partitions maintain` does not run as it should"
-        )
     if lines:
         yield f"{status.table}:"
         yield from (f"  {line}" for line in lines)
@@ -90,16 +79,6 @@ def as_json(statuses: Iterable[TableStatus]) -> dict[str, Any]:
     }
 
 
-def size_of(size: float) -> str:
-    """Return a number of bytes in the largest unit, of 1024 each, that leaves at least one."""
-    for unit in _UNITS:
-        if size < _KILO or unit == _UNITS[-1]:
-            break
-        size /= _KILO
-    decimals = 1 if size < _ONE_DECIMAL_BELOW and unit != _UNITS[0] else 0
-    return f"{size:.{decimals}f} {unit}"
-
-
 def _cells(status: TableStatus) -> tuple[object, ...]:
     state, until = status.state, status.covered_until
     if state is None:
@@ -109,7 +88,7 @@ def _cells(status: TableStatus) -> tuple[object, ...]:
         moment(until) if until else "not even now",
         f"{status.runway.days}d" if status.runway.days else shown(status.runway),
         f"{len(state.leaves) + len(state.foreign)} by {state.step or '?'}",
-        size_of(state.size_bytes),
+        sizes.shown(state.size_bytes),
         _estimate(_rows(state)),
         f"{state.locks_needed:,}/{state.locks_available:,}",
         moment(state.maintained_at) if state.maintained_at else "never",
@@ -134,13 +113,6 @@ def _remarks(leaf: Leaf) -> str:
 def _held(hold: Hold) -> str:
     whose = f"tenant {hold.instance_id}" if hold.instance_id is not None else "everybody"
     return f"{whose}, {span(hold.start, hold.end)}: {hold.reason} ({hold.hold_id})"
-
-
-def _in_the_way(blocker: Blocker) -> str:
-    return (
-        f"pid {blocker.pid} ({blocker.application}, {blocker.user}) has {blocker.relation}"
-        f" since {shown(blocker.age)}: {blocker.query}"
-    )
 
 
 def _fields(status: TableStatus) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from auditlog.partitions.archive import archive as _to_archive
 from auditlog.partitions.creating import create, repair
 from auditlog.partitions.deleting import delete
 from auditlog.partitions.detaching import detach, finalize
-from auditlog.partitions.healing import heal
-from auditlog.partitions.identity import RefusedError
+from auditlog.partitions.identity import RefusedError, require_same
 from auditlog.partitions.locking import NOT_HAD, WaitingError, persistently
 from auditlog.partitions.model import Operation, OperationKind, Outcome, TableConfig
 from auditlog.partitions.retiring import Archiver, OnProgress, archive, attach, drop
@@ -82,9 +81,14 @@ def _outcome_of(conn: Connection[Any], operation: Operation, error: Exception) -
     if isinstance(error, WaitingError):
         return Outcome(operation, "waiting", str(error))
     if isinstance(error, NOT_HAD):
-        names = [operation.table, operation.partition]
-        return Outcome(operation, "waiting", locking.named(locking.blockers(conn, names)))
+        return Outcome(operation, "waiting", _who_holds_up(conn, operation))
     return Outcome(operation, "failed", why(conn, operation.table, error))
+
+
+def _who_holds_up(conn: Connection[Any], operation: Operation) -> str:
+    names = [operation.table, operation.partition, *locking.default_of(conn, operation.table)]
+    snapshots = operation.kind in ("detach", "finalize")
+    return locking.named(locking.blockers(conn, names, snapshots=snapshots))
 
 
 def why(conn: Connection[Any], table: str, error: Exception) -> str:
@@ -103,12 +107,15 @@ def _create(conn: Connection[Any], operation: Operation, config: TableConfig) ->
     return Outcome(operation, "done" if made == "made" else "already")
 
 
-def _repair(conn: Connection[Any], operation: Operation, config: TableConfig) -> Outcome:
-    repair(conn, operation.table, operation.partition, ())
+def _repair(conn: Connection[Any], operation: Operation, _config: TableConfig) -> Outcome:
+    require_same(conn, operation)
+    repair(conn, operation.table, operation.partition)
     return Outcome(operation, "done")
 
 
 def _heal(conn: Connection[Any], operation: Operation, _config: TableConfig) -> Outcome:
+    from auditlog.partitions.healing import heal
+
     heal(conn, operation)
     return Outcome(operation, "done")
 

@@ -1,5 +1,6 @@
 -- Up to where retention has taken partitions away, whole.
-SELECT least(max(upper_bound), '9999-12-30 00:00:00+00') AS retired_until
+SELECT CASE WHEN max(upper_bound) IS NOT NULL
+    THEN least(max(upper_bound), '9999-12-30 00:00:00+00') END AS retired_until
 FROM logstore.retirements
 WHERE table_name = %(table)s
     AND instance_id IS NULL

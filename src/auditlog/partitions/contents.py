@@ -6,7 +6,7 @@ Looked at in autocommit, one partition after the other, so that no lock outlives
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, LiteralString, cast
+from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.errors import QueryCanceled
@@ -69,4 +69,4 @@ def _those_in(conn: Connection[Any], leaf: Leaf, cutoffs: dict[str, datetime]) -
 
 def _query(name: str) -> sql.SQL:
     """The files are ours, so what they say is as good as a literal."""
-    return sql.SQL(cast("LiteralString", statement(name).decode()))
+    return sql.SQL(statement(name).decode())

@@ -19,6 +19,8 @@ from psycopg.rows import class_row, tuple_row
 
 from auditlog.errors import PartitionError
 from auditlog.partitions.locking import NOT_HAD, blockers, named, persistently
+from auditlog.partitions.locking import table as qualified
+from auditlog.partitions.lookups import rows
 from auditlog.partitions.statements import statement
 from auditlog.sink.database.ledger import LOCK_LEDGER
 
@@ -79,11 +81,6 @@ def legacy(table: str) -> str:
     return f"{table}_legacy"
 
 
-def bound(table: str) -> str:
-    """Return the name of the CHECK that every row lies below the end of the legacy partition."""
-    return f"{table}_partition_bound"
-
-
 def index_name(name: str, table: str, other: str) -> str:
     """Return what an index of a table is called where it is another table's."""
     prefix = f"{table}_"
@@ -108,30 +105,19 @@ def indexes_of(conn: Connection[Any], oid: int) -> list[Index]:
 
 def dependents(conn: Connection[Any], oid: int, table: str) -> Dependents:
     """Return what refers to a table by its identity."""
-    found = rows(conn, "dependents", table=oid, name=f"logstore.{table}")
+    found = rows(conn, "dependents", table=oid, called=f"logstore.{table}")
     return Dependents(
         *(
-            tuple(vouched(text) for kind, text in found if kind == wanted)
+            tuple(vouched(row["statement"]) for row in found if row["kind"] == wanted)
             for wanted in ("view", "publication")
         )
     )
-
-
-def qualified(name: str) -> sql.Identifier:
-    """Return the quoted name of a table of the schema."""
-    return sql.Identifier("logstore", name)
 
 
 def execute(conn: Connection[Any], *statements: sql.Composable) -> None:
     """Execute statements without parameters, in one round trip."""
     if statements:
         conn.execute(sql.SQL(";\n").join(statements))
-
-
-def rows(conn: Connection[Any], query: str, **parameters: object) -> list[tuple[Any, ...]]:
-    """Return the rows of the statement in a file."""
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(statement(query), parameters).fetchall()
 
 
 def asked(conn: Connection[Any], query: str, *parameters: object) -> tuple[Any, ...] | None:
@@ -176,7 +162,7 @@ def traits(
     """Return the statements that give a table what another one has of some kinds."""
     wanted = set(kinds)
     found = rows(conn, "traits", source=source, target=f"logstore.{target}")
-    return [vouched(text) for kind, text in found if kind in wanted]
+    return [vouched(row["statement"]) for row in found if row["kind"] in wanted]
 
 
 def dressed(parent: str, other: str) -> sql.Composable:

@@ -15,6 +15,7 @@ from auditlog.partitions import evidence, locking, retirements
 from auditlog.partitions.detaching import described
 from auditlog.partitions.identity import RefusedError, require_attached
 from auditlog.partitions.model import Operation, Outcome, TableConfig
+from auditlog.partitions.session import unfiltered
 
 BATCH_ROWS = 5_000
 
@@ -107,8 +108,6 @@ def _checked(conn: Connection[Any], operation: Operation) -> None:
 def _deleted(
     conn: Connection[Any], operation: Operation, retirement_id: str, after: str | None
 ) -> _Batch:
-    # A policy would hide rows; the server is to refuse instead.
-    conn.execute(b"SET LOCAL row_security = off; SET LOCAL auditlog.maintenance = 'on'")
     parameters = {
         "tenant": operation.tenant,
         "before": operation.before,
@@ -116,10 +115,11 @@ def _deleted(
         "limit": BATCH_ROWS,
         "retirement_id": retirement_id,
     }
-    with conn.cursor(row_factory=class_row(_Batch)) as cursor:
-        query = _BATCH.format(leaf=locking.table(operation.partition))
+    query = _BATCH.format(leaf=locking.table(operation.partition))
+    conn.execute(b"SET LOCAL auditlog.maintenance = 'on'")
+    with unfiltered(conn), conn.cursor(row_factory=class_row(_Batch)) as cursor:
         batch = next(cursor.execute(query, parameters))
-    conn.execute(b"SET LOCAL row_security = on; SET LOCAL auditlog.maintenance = 'off'")
+    conn.execute(b"SET LOCAL auditlog.maintenance = 'off'")
     return batch
 
 

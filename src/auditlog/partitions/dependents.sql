@@ -1,9 +1,9 @@
 -- What refers to a table by its identity, and is to refer to the one that takes its name: views as
 -- they are now, and publications.
-SELECT 'view', format('%%I.%%I', n.nspname, v.relname),
+SELECT 'view' AS kind,
        format('CREATE OR REPLACE VIEW %%I.%%I %%s AS %%s', n.nspname, v.relname,
-              coalesce(format('WITH (%%s)', array_to_string(v.reloptions, ', ')), ''),
-              rtrim(pg_get_viewdef(v.oid), '; '))
+              'WITH (' || array_to_string(v.reloptions, ', ') || ')',
+              rtrim(pg_get_viewdef(v.oid), '; ')) AS statement
 FROM pg_class v
 JOIN pg_namespace n ON n.oid = v.relnamespace
 WHERE v.relkind = 'v' AND v.oid IN (
@@ -12,7 +12,7 @@ WHERE v.relkind = 'v' AND v.oid IN (
     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s
 )
 UNION ALL
-SELECT 'publication', pubname, format('ALTER PUBLICATION %%I ADD TABLE %%s', pubname, %(name)s)
+SELECT 'publication', format('ALTER PUBLICATION %%I ADD TABLE %%s', pubname, %(called)s::text)
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 WHERE prrelid = %(table)s
 ORDER BY 1, 2

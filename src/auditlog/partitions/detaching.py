@@ -11,8 +11,9 @@ import psycopg
 from psycopg import Connection, sql
 
 from auditlog.partitions import evidence, locking, retirements
-from auditlog.partitions.identity import identify, require_attached, require_detached
+from auditlog.partitions.identity import require_attached, require_detached, require_same
 from auditlog.partitions.model import Operation, Outcome, TableConfig
+from auditlog.partitions.session import unfiltered
 from auditlog.partitions.statements import statement
 
 CONCURRENT_WAIT_S = 10.0
@@ -38,11 +39,11 @@ def detach(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
         WaitingError: a transaction sees it that will not end soon.
         psycopg.Error: a lock was not to be had, or the server refuses.
     """
-    found = identify(conn, operation)
-    if found is not None and found.oid == operation.oid and not found.is_partition:
-        return settle(conn, operation)
-    if found is not None and found.is_detaching:
+    found = require_same(conn, operation)
+    if found.is_detaching:
         return finalize(conn, operation, config)
+    if not found.is_partition:
+        return settle(conn, operation)
     with conn.transaction():
         require_attached(conn, operation)
         retirements.refuse_if_held(conn, operation)
@@ -58,16 +59,17 @@ def finalize(conn: Connection[Any], operation: Operation, config: TableConfig) -
     What this package had begun is taken further; what somebody else had, is left at that.
 
     Raises:
+        RefusedError: it is another one, or is attached.
         psycopg.Error: a lock was not to be had: somebody's snapshot still sees the partition.
     """
-    found = identify(conn, operation)
-    if found is not None and found.is_detaching:
+    if require_same(conn, operation).is_detaching:
         _finalize(conn, operation, config)
     with conn.transaction():
-        entry = retirements.opened(conn, operation)
-    if entry is None:
-        return Outcome(operation, "done", "it was detached by hand, and stays as it is")
-    return settle(conn, operation)
+        require_detached(conn, operation)
+        is_ours = retirements.opened(conn, operation) is not None
+    if is_ours:
+        return settle(conn, operation)
+    return Outcome(operation, "done", "somebody had it detached by hand, and it stays as it is")
 
 
 def settle(conn: Connection[Any], operation: Operation) -> Outcome:
@@ -97,9 +99,9 @@ def settle(conn: Connection[Any], operation: Operation) -> Outcome:
 def count(conn: Connection[Any], operation: Operation, retirement_id: str) -> int:
     """Count a partition's rows into its entry, with their first and last `log_date`."""
     # By the server alone, since Python has no infinity and no year 10000.
-    (rows,) = conn.execute(
-        _COUNT.format(locking.table(operation.partition)), [retirement_id]
-    ).fetchone() or (0,)
+    query = _COUNT.format(locking.table(operation.partition))
+    with unfiltered(conn):
+        (rows,) = conn.execute(query, [retirement_id]).fetchone() or (0,)
     return int(rows)
 
 
@@ -119,8 +121,7 @@ def _leave(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
     except psycopg.Error as error:
         if conn.broken:
             raise
-        found = identify(conn, operation)
-        if found is not None and found.is_detaching:
+        if require_same(conn, operation).is_detaching:
             _finalize(conn, operation, config)
         elif error.sqlstate in _NOT_CONCURRENTLY:
             _plainly(conn, operation, config)

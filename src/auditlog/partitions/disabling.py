@@ -18,7 +18,6 @@ from time import perf_counter
 from typing import Any, Literal
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import evidence
@@ -27,15 +26,13 @@ from auditlog.partitions.conversion import (
     SCAFFOLD_MARK,
     TRIES,
     OnStage,
-    asked,
     dependents,
+    dressed,
     execute,
     index_name,
     indexes_of,
     oid_of,
-    qualified,
     renamed,
-    rows,
     scaffold,
     swap,
     traits,
@@ -43,11 +40,12 @@ from auditlog.partitions.conversion import (
 )
 from auditlog.partitions.leftovers import clear, find, parts_of
 from auditlog.partitions.locking import NOT_HAD, blockers, named, persistently
+from auditlog.partitions.locking import table as qualified
+from auditlog.partitions.lookups import rows
+from auditlog.partitions.members import Member, members_of
 from auditlog.partitions.model import Finding
 from auditlog.partitions.preflight import examine_back
 from auditlog.partitions.session import only_run, scalar
-from auditlog.partitions.statements import statement
-from auditlog.partitions.windows import MARK
 
 _FROM_PARENT = ("comment", "trigger", "row trigger", "grant")
 
@@ -65,18 +63,6 @@ class DisableReport:
     """For the lock, in the attempt that got it."""
     locked_s: float = 0.0
     """From then until the commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A partition, whoever made it."""
-
-    oid: int
-    name: str
-    size_bytes: int
-    is_ours: bool
-    is_detaching: bool
-    indexes: int
 
 
 def disable(
@@ -133,7 +119,7 @@ class _Disabling:
 
     def _swap(self, oid: int) -> tuple[float, float]:
         """Give the name to the largest partition; return when the lock was asked for and had."""
-        members = members_of(self._conn, self._table, oid)
+        members = members_of(self._conn, oid)
         plain, others = members[0], members[1:]
         self._enter(plain, len(others))
         replaced = dependents(self._conn, oid, self._table)
@@ -147,17 +133,15 @@ class _Disabling:
         requested = perf_counter()
         execute(self._conn, _LOCK.format(qualified(self._table)))
         granted = perf_counter()
-        if members != members_of(self._conn, self._table, oid):
+        if {one.oid for one in members} != {one.oid for one in members_of(self._conn, oid)}:
             raise PartitionError(f"the partitions of logstore.{self._table} changed: run it again")
         full = [member.name for member in others if self._has_rows(member.name)]
         execute(self._conn, *statements, *self._inheriting(full))
         return requested, granted
 
-    def _enter(self, plain: "_Member", others: int) -> None:
+    def _enter(self, plain: Member, others: int) -> None:
         """What is written down, while others need not wait yet."""
-        self._conn.execute(
-            "DELETE FROM logstore.partitioning WHERE table_name = %s", [self._table]
-        )
+        self._conn.execute("DELETE FROM logstore.partitioning WHERE table_name = %s", [self._table])
         evidence.record(
             self._conn,
             "audit.partitioning.disabled",
@@ -167,7 +151,7 @@ class _Disabling:
             others=others,
         )
 
-    def _statements(self, oid: int, plain: "_Member") -> Iterator[sql.Composable]:
+    def _statements(self, oid: int, plain: Member) -> Iterator[sql.Composable]:
         table, other = self._table, scaffold(self._table)
         # While it is still the table's: for what it lacks of it.
         yield dressed(table, plain.name)
@@ -176,8 +160,8 @@ class _Disabling:
             yield renamed(index.name, index_name(index.name, table, other))
         yield _DETACH.format(qualified(other), qualified(plain.name))
         yield _RENAME.format(qualified(plain.name), sql.Identifier(table))
-        restored = rows(self._conn, "restored", table=oid, partition=plain.oid, name=table)
-        yield from (vouched(statement) for (statement,) in restored)
+        restored = rows(self._conn, "restored", table=oid, partition=plain.oid, called=table)
+        yield from (vouched(row["statement"]) for row in restored)
         yield from traits(self._conn, oid, table, _FROM_PARENT)
         yield _COMMENT.format(qualified(other), f"{SCAFFOLD_MARK} of {table}: not in use any more")
 
@@ -206,16 +190,9 @@ class _Disabling:
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         self._locked(name, "SHARE ROW EXCLUSIVE")
         moved = self._conn.execute(_MOVE.format(columns=names, **place)).rowcount
-        ((total, absent),) = self._conn.execute(
-            _REST.format(same=self._same(columns), **place)
-        ).fetchall()
-        if absent:
-            raise PartitionError(
-                f"{absent} rows of logstore.{name} have the identity of other rows of"
-                f" logstore.{self._table}: they are where they were, and to be read there; give one"
-                " of each two another log_id, as owner under SET LOCAL auditlog.maintenance ="
-                " 'on', then run this again"
-            )
+        ((total,),) = self._conn.execute(_COUNT.format(**place)).fetchall()
+        if moved != total:
+            self._require_duplicates(name, columns)
         evidence.record(
             self._conn,
             "audit.partition.merged",
@@ -238,6 +215,20 @@ class _Disabling:
         )
         return names
 
+    def _require_duplicates(self, name: str, columns: list[str]) -> None:
+        """See that what was not moved is there as it is: a replay has stored it a second time."""
+        query = _ABSENT.format(
+            part=qualified(name), table=qualified(self._table), same=self._same(columns)
+        )
+        ((absent,),) = self._conn.execute(query).fetchall()
+        if absent:
+            raise PartitionError(
+                f"{absent} rows of logstore.{name} have the identity of other rows of"
+                f" logstore.{self._table}: they are where they were, and to be read there; give one"
+                " of each two another log_id, as owner under SET LOCAL auditlog.maintenance ="
+                " 'on', then run this again"
+            )
+
     @staticmethod
     def _same(columns: list[str]) -> sql.Composable:
         compare = sql.SQL("t.{0} IS NOT DISTINCT FROM p.{0}")
@@ -259,12 +250,6 @@ class _Disabling:
             raise PartitionError(f"logstore.{name} cannot be locked: {who}") from error
 
 
-def members_of(conn: Connection[Any], oid: int) -> list[Member]:
-    """Return what is attached to a table, the largest first."""
-    with conn.cursor(row_factory=class_row(Member)) as cursor:
-        return cursor.execute(statement("members"), {"table": oid, "mark": MARK}).fetchall()
-
-
 _LOCK = sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE")
 _RENAME = sql.SQL("ALTER TABLE {} RENAME TO {}")
 _COMMENT = sql.SQL("COMMENT ON TABLE {} IS {}")
@@ -273,9 +258,9 @@ _INHERIT = sql.SQL("ALTER TABLE {} INHERIT {}")
 _MOVE = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {columns} FROM ONLY {part} ON CONFLICT DO NOTHING"
 )
-_REST = sql.SQL(
-    "SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (SELECT FROM ONLY {table} AS t"
-    " WHERE t.instance_id = p.instance_id AND t.log_id = p.log_id AND {same}))"
-    " FROM ONLY {part} AS p"
+_COUNT = sql.SQL("SELECT count(*) FROM ONLY {part}")
+_ABSENT = sql.SQL(
+    "SELECT count(*) FROM ONLY {part} AS p WHERE NOT EXISTS (SELECT FROM ONLY {table} AS t"
+    " WHERE t.instance_id = p.instance_id AND t.log_id = p.log_id AND {same})"
 )
 _DROP = sql.SQL("DROP TABLE {part}")

@@ -1,5 +1,5 @@
 -- What each partition lacks of its table. From the catalog alone, for roles without any right on the
--- functions; `logstore.undressed` has the statements that mend it.
+-- functions; `logstore.dressing` has the statements that mend it.
 WITH model AS (
     SELECT oid, relname, relowner, relrowsecurity, relforcerowsecurity
     FROM pg_class
@@ -63,7 +63,12 @@ lacks AS (
     WHERE NOT EXISTS (
         SELECT FROM pg_trigger
         WHERE tgrelid = leaf.oid AND tgname = 'append_only' AND tgtype = 58
-            AND tgfoid = to_regprocedure('logstore.refuse_change()')
+            AND tgfoid = (
+                SELECT oid FROM pg_proc
+                WHERE proname = 'refuse_change' AND pronargs = 0 AND pronamespace = (
+                    SELECT oid FROM pg_namespace WHERE nspname = 'logstore'
+                )
+            )
             AND tgenabled IN ('O', 'A') AND tgqual IS NULL
     )
     UNION ALL

@@ -8,26 +8,31 @@ milliseconds, attaches the old table without looking at it. Whoever wrote to the
 to the name after; an interruption leaves what the next run finds and uses or removes.
 
 From the CHECK until the swap, rows from beyond that boundary are refused. Whatever goes wrong takes
-the CHECK away again; after kill -9 it is there until the next `enable`, `disable` or `maintain`.
+the CHECK away again; after kill -9 it is there until the next `enable` or `disable`.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any, Literal
 
-from psycopg import Connection, Error, errors, sql
+from psycopg import Connection, sql
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import evidence
+from auditlog.partitions.bounding import (
+    Range,
+    bind,
+    bound_of,
+    dropped,
+    prove,
+    undone_on_error,
+)
 from auditlog.partitions.conversion import (
-    LOCK_TIMEOUT_S,
     SCAFFOLD_MARK,
     OnStage,
     asked,
-    bound,
     dependents,
     dressed,
     execute,
@@ -35,21 +40,20 @@ from auditlog.partitions.conversion import (
     indexes_of,
     legacy,
     oid_of,
-    qualified,
     renamed,
     scaffold,
     swap,
     traits,
 )
-from auditlog.partitions.leftovers import bound_of, clear
-from auditlog.partitions.locking import persistently
+from auditlog.partitions.creating import create
+from auditlog.partitions.leftovers import clear
+from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.model import Finding, Step
-from auditlog.partitions.preflight import MARGIN, end_of_legacy, examine
+from auditlog.partitions.preflight import AHEAD, MARGIN, end_of_legacy, examine
 from auditlog.partitions.session import only_run, scalar
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import MARK, name, window, windows
 
-AHEAD = Span(months=3)
 _FOR_PARENT = ("column", "identity", "trigger", "row trigger", "grant")
 
 
@@ -122,11 +126,11 @@ class _Enabling:
         left = self._bound_left()
         clear(self._conn, self._table, keep_bound=left is not None)
         end = left or end_of_legacy(self._conn, self._table, self._step)
-        with self._cleared_on_error():
+        with undone_on_error(self._table, lambda: clear(self._conn, self._table)):
             self._on_step("prepare", f"{self._table}, partitioned from {end:%Y-%m-%d} on")
             with self._conn.transaction():
                 made = self._prepare(end)
-            self._bind(end, is_bound=left is not None)
+            self._bind(Range(None, end))
             self._on_step("swap", self._table)
             requested, granted = swap(self._conn, self._table, lambda: self._swap(end, len(made)))
             done = perf_counter()
@@ -136,27 +140,12 @@ class _Enabling:
 
     def _bound_left(self) -> datetime | None:
         """Return the end that an earlier run has promised, if there is time enough before it."""
-        end = bound_of(self._conn, self._table)
-        if end is None:
+        left = bound_of(self._conn, self._table)
+        if left is None:
             return None
-        is_boundary = window(self._step, end)[0] == end
-        has_time = end - self._now() >= MARGIN[self._step] / 2
-        return end if is_boundary and has_time else None
-
-    @contextmanager
-    def _cleared_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            # Without it, rows would be refused some day.
-            try:
-                clear(self._conn, self._table)
-            except (PartitionError, Error) as obstacle:
-                error.add_note(
-                    f"and the constraint {bound(self._table)} may still be there ({obstacle}): run"
-                    f" auditlog partitions disable {self._table}, or rows will be refused"
-                )
-            raise
+        is_boundary = window(self._step, left.upper)[0] == left.upper
+        has_time = left.upper - self._now() >= MARGIN[self._step] / 2
+        return left.upper if is_boundary and has_time else None
 
     def _prepare(self, end: datetime) -> tuple[str, ...]:
         """Make the partitioned table under another name, with its future partitions."""
@@ -164,7 +153,7 @@ class _Enabling:
         execute(
             self._conn,
             _CREATE.format(qualified(other), qualified(self._table)) + self._tablespace(),
-            _UNBOUND.format(qualified(other), sql.Identifier(bound(self._table))),
+            dropped(self._table, other),
             dressed(self._table, other),
             *traits(self._conn, self._oid, other, _FOR_PARENT),
             _COMMENT.format(qualified(other), f"{SCAFFOLD_MARK} of {self._table}: not in use yet"),
@@ -190,32 +179,17 @@ class _Enabling:
         until = self._ahead.after(self._now())
         for lower, upper in windows(self._step, end, max(until, end + timedelta(microseconds=1))):
             made = name(self._table, self._step, lower)
-            self._conn.execute(
-                "SELECT logstore.make_partition(%s::regclass, %s, %s, %s)",
-                [f"logstore.{parent}", made, lower, upper],
-            )
+            create(self._conn, parent, made, lower, upper)
             # The parent's name was another one when it was made.
             execute(self._conn, _COMMENT.format(qualified(made), f"{MARK}{self._table}"))
             yield made
 
-    def _bind(self, end: datetime, *, is_bound: bool) -> None:
+    def _bind(self, allowed: Range) -> None:
         """Have it promised, then proved, that no row lies beyond the end."""
-        constraint = sql.Identifier(bound(self._table))
-        if not is_bound:
-            self._on_step("bound", f"{self._table}, below {end:%Y-%m-%d}")
-            add = _ADD_BOUND.format(qualified(self._table), constraint, end.isoformat())
-            swap(self._conn, self._table, lambda: execute(self._conn, add))
+        self._on_step("bound", f"{self._table}, below {allowed.upper:%Y-%m-%d}")
+        bind(self._conn, self._table, allowed)
         self._on_step("validate", self._table)
-        validate = _VALIDATE.format(qualified(self._table), constraint)
-        try:
-            persistently(
-                self._conn, lambda: execute(self._conn, validate), timeout_s=LOCK_TIMEOUT_S
-            )
-        except errors.CheckViolation as error:
-            raise PartitionError(
-                f"logstore.{self._table} has rows without a log_date, or from {end:%Y-%m-%d} on:"
-                " auditlog partitions plan tells which, mend them and run this again"
-            ) from error
+        prove(self._conn, self._table)
 
     def _swap(self, end: datetime, made: int) -> tuple[float, float]:
         """Take the name away from the one and give it to the other; return when it got the lock."""
@@ -272,7 +246,7 @@ class _Enabling:
         )
         yield _NOT_NULL.format(qualified(old))
         yield _ATTACH.format(qualified(table), qualified(old), end.isoformat())
-        yield _UNBOUND.format(qualified(old), sql.Identifier(bound(table)))
+        yield dropped(table, old)
         yield from traits(self._conn, self._oid, table, ["comment"])
         yield dressed(table, old)
 
@@ -291,7 +265,8 @@ def _adjust(conn: Connection[Any], table: str, step: Step, ahead: Span | None) -
             " ahead = coalesce(%s::text::interval, known.ahead)"
             " FROM (SELECT step, ahead FROM logstore.partitioning WHERE table_name = %s) AS before"
             " WHERE known.table_name = %s"
-            " RETURNING (before.step, before.ahead) <> (known.step, known.ahead), known.ahead::text",
+            " RETURNING (before.step, before.ahead) <> (known.step, known.ahead),"
+            " known.ahead::text",
             step,
             str(ahead) if ahead else None,
             table,
@@ -323,11 +298,4 @@ _COMMENT = sql.SQL("COMMENT ON TABLE {} IS {}")
 _RENAME = sql.SQL("ALTER TABLE {} RENAME TO {}")
 _NOT_NULL = sql.SQL("ALTER TABLE {} ALTER COLUMN log_date SET NOT NULL")
 _LOCK = sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE")
-_UNBOUND = sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}")
-# All of it, or ATTACH does not see that it implies the partition's bounds (2026-11-28).
-_ADD_BOUND = sql.SQL(
-    "ALTER TABLE {} ADD CONSTRAINT {} CHECK (log_date IS NOT NULL AND log_date >= '-infinity'"
-    " AND log_date < {}) NOT VALID"
-)
-_VALIDATE = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}")
 _ATTACH = sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ('-infinity') TO ({})")

@@ -58,13 +58,29 @@ def names_of(operation: Operation) -> dict[str, Any]:
     }
 
 
+def require_same(conn: Connection[Any], operation: Operation) -> Identity:
+    """Return what there is, which is the partition that was planned for and has our mark.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    found = identify(conn, operation)
+    if found is None:
+        raise RefusedError(f"there is no table {operation.partition} any more")
+    if found.oid != operation.oid:
+        raise RefusedError(f"{operation.partition} is another table than the one that was seen")
+    if not found.is_ours:
+        raise RefusedError(f"{operation.partition} has lost its mark, so it is somebody else's")
+    return found
+
+
 def require_attached(conn: Connection[Any], operation: Operation) -> None:
     """See that the partition is the one that was planned for, is attached and lies in the past.
 
     Raises:
         RefusedError: it is not.
     """
-    found = _same(conn, operation)
+    found = require_same(conn, operation)
     if not found.is_attached or found.is_detaching:
         raise RefusedError(f"{operation.partition} is not attached to {operation.table} any more")
     if not found.has_bounds:
@@ -79,16 +95,5 @@ def require_detached(conn: Connection[Any], operation: Operation) -> None:
     Raises:
         RefusedError: it is not.
     """
-    if _same(conn, operation).is_partition:
+    if require_same(conn, operation).is_partition:
         raise RefusedError(f"{operation.partition} is attached to a table")
-
-
-def _same(conn: Connection[Any], operation: Operation) -> Identity:
-    found = identify(conn, operation)
-    if found is None:
-        raise RefusedError(f"there is no table {operation.partition} any more")
-    if found.oid != operation.oid:
-        raise RefusedError(f"{operation.partition} is another table than the one that was seen")
-    if not found.is_ours:
-        raise RefusedError(f"{operation.partition} has lost its mark, so it is somebody else's")
-    return found

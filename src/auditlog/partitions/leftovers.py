@@ -4,30 +4,24 @@ The dangerous one is the CHECK: once its date has passed it refuses every row. S
 comes by takes it away: the next `enable` that cannot use it, `disable`, and `maintain`.
 """
 
-from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, sql
 
 from auditlog.errors import PartitionError
+from auditlog.partitions.bounding import bound_of, unbind
 from auditlog.partitions.conversion import (
     SCAFFOLD_MARK,
-    asked,
-    bound,
     execute,
     oid_of,
-    qualified,
     scaffold,
     swap,
 )
+from auditlog.partitions.locking import default_of
+from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.model import Finding
 from auditlog.partitions.session import scalar
 
-_BOUND = """
-    SELECT substring(pg_get_constraintdef(oid) FROM 'log_date < ''([^'']+)''')::timestamptz
-    FROM pg_catalog.pg_constraint
-    WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s AND contype = 'c'
-"""
 _PARTS = """
     SELECT array(SELECT c.relname::text FROM pg_catalog.pg_inherits i
                  JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -41,16 +35,14 @@ def find(conn: Connection[Any], table: str) -> list[Finding]:
     Raises:
         psycopg.Error: the database cannot be asked.
     """
-    found = []
-    if (end := bound_of(conn, table)) is not None:
-        detail = (
-            f"an interrupted enable left constraint {bound(table)} on logstore.{table}, which"
-            f" refuses rows from {end:%Y-%m-%d %H:%M} UTC on"
-        )
-        found.append(Finding("bound_left", "drift", detail, _FINISH.format(table=table)))
+    found = [
+        Finding("bound_left", "drift", _BOUND_LEFT.format(name, left.upper), _FINISH[name != table])
+        for name in (table, *default_of(conn, table))
+        if (left := bound_of(conn, name)) is not None
+    ]
     if _scaffold_of(conn, table) is not None:
         detail = f"an interrupted run left logstore.{scaffold(table)}, which nobody uses"
-        found.append(Finding("scaffold_left", "drift", detail, _FINISH.format(table=table)))
+        found.append(Finding("scaffold_left", "drift", detail, _FINISH[False]))
     return found
 
 
@@ -61,24 +53,11 @@ def clear(conn: Connection[Any], table: str, *, keep_bound: bool = False) -> Non
         PartitionError: a lock was not to be had, or there are rows where none can be.
         psycopg.Error: this role may not.
     """
-    if not keep_bound and bound_of(conn, table) is not None:
-        drop_bound(conn, table)
+    if not keep_bound:
+        for name in (table, *default_of(conn, table)):
+            unbind(conn, name)
     if (oid := _scaffold_of(conn, table)) is not None:
         _dismantle(conn, scaffold(table), oid)
-
-
-def bound_of(conn: Connection[Any], table: str) -> datetime | None:
-    """Return the date from which on the CHECK of a conversion refuses rows, if there is one."""
-    found = asked(conn, _BOUND, f"logstore.{table}", bound(table))
-    return found[0] if found else None
-
-
-def drop_bound(conn: Connection[Any], table: str) -> None:
-    """Take the CHECK away, so that rows of any date are accepted."""
-    statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(
-        qualified(table), sql.Identifier(bound(table))
-    )
-    swap(conn, table, lambda: execute(conn, statement))
 
 
 def drop_empty(conn: Connection[Any], name: str) -> None:
@@ -115,4 +94,11 @@ def _dismantle(conn: Connection[Any], name: str, oid: int) -> None:
     swap(conn, name, lambda: execute(conn, sql.SQL("DROP TABLE {}").format(qualified(name))))
 
 
-_FINISH = "run auditlog partitions enable {table} again, or disable {table} to go back"
+_BOUND_LEFT = (
+    "an interrupted run left a constraint on logstore.{0} that refuses rows from"
+    " {1:%Y-%m-%d %H:%M} UTC on"
+)
+_FINISH = {
+    False: "run auditlog partitions enable again, or disable to go back",
+    True: "auditlog partitions maintain finishes it",
+}

@@ -38,7 +38,7 @@ class WaitingError(Exception):
 
 
 def persistently(
-    conn: Connection[Any], deed: Callable[[], T], *, timeout_s: float, tries: int = TRIES
+    conn: Connection[Any], deed: Callable[[], T], *, timeout_s: float, tries: int | None = None
 ) -> T:
     """Do something in a transaction; again after a pause where it did not get a lock in time.
 
@@ -46,12 +46,12 @@ def persistently(
         conn: Autocommit, in no transaction.
         deed: Runs once in each of the transactions.
         timeout_s: For each lock.
-        tries: How many transactions at most.
+        tries: How many transactions at most; None: `TRIES`.
 
     Raises:
         psycopg.Error: that of the last try, or one that has nothing to do with locks.
     """
-    for _ in range(tries - 1):
+    for _ in range((tries or TRIES) - 1):
         try:
             return _once(conn, deed, timeout_s)
         except NOT_HAD:
@@ -87,24 +87,28 @@ def preflight(conn: Connection[Any], names: Sequence[str]) -> None:
         raise WaitingError(named(old))
 
 
-def blockers(conn: Connection[Any], names: Sequence[str]) -> list[Blocker]:
-    """Return the sessions that have a lock on one of the tables, the oldest first.
+def blockers(
+    conn: Connection[Any], names: Sequence[str], *, snapshots: bool = False
+) -> list[Blocker]:
+    """Return the transactions that have a lock on one of the tables, the oldest first.
 
     Not those of autovacuum, which gives way, unless it prevents a wraparound.
+
+    Args:
+        conn: Of a member of pg_read_all_stats, or other people's have the age 0.
+        names: Tables of schema `logstore`.
+        snapshots: Also those that see the database as it was, whatever they have locked.
     """
+    parameters = {"names": list(names), "snapshots": snapshots}
     with conn.cursor(row_factory=class_row(Blocker)) as cursor:
-        return cursor.execute(statement("blockers"), {"names": list(names)}).fetchall()
+        return cursor.execute(statement("blockers"), parameters).fetchall()
 
 
 def named(found: Sequence[Blocker]) -> str:
     """Say who holds something up: by process, application and age, with the remedy."""
     if not found:
-        return "whoever held the lock has let it go: the next run tries again"
-    several = "; ".join(
-        f"process {each.pid} ({each.application or each.user}) has had {each.relation} for"
-        f" {each.age.total_seconds():.0f} s"
-        for each in found[:MAX_NAMED]
-    )
+        return "whoever held it up has gone: the next run tries again"
+    several = "; ".join(map(_named, found[:MAX_NAMED]))
     more = f"; and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
     return f"{several}{more}: let it end, or end it with pg_terminate_backend"
 
@@ -137,3 +141,9 @@ def _once(conn: Connection[Any], deed: Callable[[], T], timeout_s: float) -> T:
     with conn.transaction():
         limit(conn, "lock_timeout", timeout_s)
         return deed()
+
+
+def _named(blocker: Blocker) -> str:
+    who = f"process {blocker.pid} ({blocker.application or blocker.user})"
+    age = f" for {blocker.age.total_seconds():.0f} s" if blocker.age else ""
+    return f"{who} has {blocker.relation}{age}"

@@ -1,27 +1,23 @@
--- An index of the table that a partition lacks: how it is built there, and one like it that is there
+-- An index of a table: how it is built on a partition, and one like it that the partition has
 -- already. What follows USING in a definition is the same for table and partition.
-WITH wanted AS (
-    SELECT indexrelid, indisunique, strpos(definition, ' USING ') AS place, definition
-    FROM pg_index, pg_get_indexdef(indexrelid) AS definition
-    WHERE indrelid = %(parent)s::oid
-        AND indexrelid = (
-            SELECT oid FROM pg_class
-            WHERE relname = %(index)s
-                AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = %(parent)s::oid)
-        )
-)
 SELECT
     wanted.indisunique AS is_unique,
-    substr(definition, place) AS method,
+    substr(definition, strpos(definition, ' USING ')) AS method,
     (
-        SELECT class.relname
+        SELECT class.relname::text
         FROM pg_index AS other
-        JOIN pg_class AS class ON class.oid = other.indexrelid,
-            pg_get_indexdef(other.indexrelid) AS likewise
-        WHERE other.indrelid = %(leaf)s::oid AND other.indisvalid
+        JOIN pg_class AS class ON class.oid = other.indexrelid
+        WHERE other.indrelid = %(partition)s::oid
+            AND other.indisvalid AND NOT other.indisprimary AND NOT class.relispartition
             AND other.indisunique = wanted.indisunique
-            AND right(likewise, length(substr(definition, place))) = substr(definition, place)
-            AND NOT class.relispartition
+            AND starts_with(
+                reverse(pg_get_indexdef(other.indexrelid)),
+                reverse(substr(definition, strpos(definition, ' USING ')))
+            )
+        ORDER BY class.relname
         LIMIT 1
     ) AS present
-FROM wanted
+FROM pg_index AS wanted
+JOIN pg_class AS class ON class.oid = wanted.indexrelid,
+    pg_get_indexdef(wanted.indexrelid) AS definition
+WHERE wanted.indrelid = %(table)s::oid AND class.relname = %(index)s

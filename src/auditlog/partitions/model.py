@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from auditlog.partitions.spans import Span
 
 Step: TypeAlias = Literal["day", "week", "month"]
+ArchiveFormat: TypeAlias = Literal["copy", "csv", "parquet"]
 
 _A_WEEK = Span(days=7)
 
@@ -50,7 +51,7 @@ class TableConfig:
     """Tenants whose rows are kept for less long."""
     archive: str | None = None
     """Folder or URL that partitions go to before they are dropped."""
-    archive_format: Literal["copy", "csv", "parquet"] = "copy"
+    archive_format: ArchiveFormat = "copy"
     drop_without_archive: bool = False
     """Without it a retention needs an `archive`."""
     max_retire: int = 3

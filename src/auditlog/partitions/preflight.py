@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 from psycopg import Connection, sql
 from psycopg.rows import tuple_row
 
-from auditlog.partitions.conversion import SCAFFOLD_MARK, asked, bound, legacy, oid_of, rows, scaffold
+from auditlog.partitions.bounding import bound_name
+from auditlog.partitions.conversion import SCAFFOLD_MARK, asked, legacy, oid_of, scaffold
+from auditlog.partitions.lookups import rows
 from auditlog.partitions.managers import find_manager
+from auditlog.partitions.members import members_of
 from auditlog.partitions.model import Finding, Severity, Step
 from auditlog.partitions.session import scalar
 from auditlog.partitions.spans import Span
-from auditlog.partitions.windows import window
+from auditlog.partitions.windows import name as name_of
+from auditlog.partitions.windows import window, windows
 from auditlog.tables import TABLES
 
 MARGIN = {"day": timedelta(days=1), "week": timedelta(days=3), "month": timedelta(days=7)}
@@ -25,7 +29,22 @@ MARGIN = {"day": timedelta(days=1), "week": timedelta(days=3), "month": timedelt
 From the CHECK until the swap, rows from beyond that end are refused: the margin is what a run that
 was killed in between has until somebody runs the next one, and what clocks of clients may differ.
 """
-_NOT_TO_BE_READ = {"partitioned", "partitioned_otherwise", "not_owner", "date_type"}
+AHEAD = Span(months=3)
+"""For how long there are to be partitions, if nobody says otherwise."""
+_NOT_TO_BE_READ = {"not_owner", "date_type"}
+_ON_THE_WAY_BACK = {
+    "not owner",
+    "no right",
+    "referred to",
+    "view",
+    "view of others",
+    "dependent",
+    "publication",
+    "publication of parts",
+    "publication of others",
+    "long transaction",
+    "prepared transaction",
+}
 _ONE = {"day": Span(days=1), "week": Span(days=7), "month": Span(months=1)}
 
 
@@ -45,6 +64,9 @@ def examine(conn: Connection[Any], table: str, step: Step) -> list[Finding]:
         return [_finding(table, "no table", "")]
     if manager := find_manager(conn, table, oid, {}):
         return [_finding(table, "managed", manager)]
+    if _is_partitioned(conn, oid):
+        is_ours = asked(conn, "SELECT FROM logstore.partitioning WHERE table_name = %s", table)
+        return [_finding(table, "partitioned otherwise" if is_ours is None else "partitioned", "")]
     found = [_finding(table, code, about) for code, about in _obstacles(conn, table, oid)]
     if any(finding.code in _NOT_TO_BE_READ for finding in found):
         return found
@@ -53,26 +75,68 @@ def examine(conn: Connection[Any], table: str, step: Step) -> list[Finding]:
 
 def end_of_legacy(conn: Connection[Any], table: str, step: Step) -> datetime:
     """Return where the rows from before are to end: a boundary beyond all that are there."""
-    now, latest, *_ = _ahead(conn, table)
-    lower, upper = window(step, max(now, latest) + MARGIN[step])
-    return lower if lower >= max(now, latest) + MARGIN[step] else upper
+    return _beyond(step, _ahead(conn, table).latest)
 
 
-def _obstacles(conn: Connection[Any], table: str, oid: int) -> list[tuple[Any, ...]]:
-    if scalar(conn, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s", oid) == "p":
-        is_ours = asked(conn, "SELECT FROM logstore.partitioning WHERE table_name = %s", table)
-        return [("partitioned otherwise" if is_ours is None else "partitioned", "")]
+def _beyond(step: Step, newest: datetime) -> datetime:
+    lower, upper = window(step, newest + MARGIN[step])
+    return lower if lower == newest + MARGIN[step] else upper
+
+
+def examine_back(conn: Connection[Any], table: str) -> list[Finding]:
+    """Return what `disable` would find, "human" where it would refuse; of a plain table nothing.
+
+    Raises:
+        psycopg.Error: the database cannot be asked.
+    """
+    oid = oid_of(conn, table)
+    if oid is None:
+        return [_finding(table, "no table", "")]
+    if not _is_partitioned(conn, oid):
+        return []
+    found = [
+        _finding(table, code, about)
+        for code, about in _obstacles(conn, table, oid)
+        if code in _ON_THE_WAY_BACK
+    ]
+    return found + list(_of_members(conn, table, oid))
+
+
+def _of_members(conn: Connection[Any], table: str, oid: int) -> Iterator[Finding]:
+    members = members_of(conn, oid)
+    if not members:
+        yield _finding(table, "no partition", "")
+    for member in members:
+        if member.is_detaching:
+            yield _finding(table, "detaching", member.name)
+        elif not member.is_ours:
+            yield _finding(table, "foreign", member.name)
+    needed = sum(member.locks for member in members)
+    budget = scalar(conn, _LOCK_BUDGET)
+    if needed > budget // 2:
+        yield _finding(table, "locks", f"{needed} locks, and the server has {budget}")
+    for (name,) in conn.execute(_DETACHED, [table]).fetchall():
+        yield _finding(table, "detached", name)
+
+
+def _is_partitioned(conn: Connection[Any], oid: int) -> bool:
+    kind = scalar(conn, "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = %s", oid)
+    return bool(kind == "p")
+
+
+def _obstacles(conn: Connection[Any], table: str, oid: int) -> Iterator[tuple[str, str]]:
     (described,) = (one for one in TABLES if one.name == table)
-    return rows(
+    found = rows(
         conn,
         "obstacles",
         table=oid,
         columns=list(described.column_names),
         indexes=[index.name for index in described.indexes],
-        bound=bound(table),
+        bound=bound_name(table),
         names=[legacy(table), scaffold(table)],
         mark=SCAFFOLD_MARK,
     )
+    return ((row["code"], row["object"]) for row in found)
 
 
 def _of_rows(conn: Connection[Any], table: str, step: Step) -> Iterator[Finding]:
@@ -83,13 +147,25 @@ def _of_rows(conn: Connection[Any], table: str, step: Step) -> Iterator[Finding]
         yield _finding(table, "infinite dates", str(infinite))
     if latest > _ONE[step].after(now):
         yield _finding(table, "future dates", f"{latest:%Y-%m-%d %H:%M}")
-    elif latest > now:
+        return
+    if latest > now:
         yield _finding(table, "clock ahead", str(latest - now))
+    for name in _taken(conn, table, step, latest):
+        yield _finding(table, "taken name", f"logstore.{name}")
+
+
+def _taken(conn: Connection[Any], table: str, step: Step, newest: datetime) -> list[str]:
+    """Return the names of partitions to come that something has which `enable` does not remove."""
+    end = _beyond(step, newest)
+    until = max(AHEAD.after(newest), end + timedelta(microseconds=1))
+    names = [name_of(table, step, lower) for lower, _ in windows(step, end, until)]
+    return list(scalar(conn, _TAKEN, names, scaffold(table)))
 
 
 class _Ahead(NamedTuple):
     now: datetime
     latest: datetime
+    """At least `now`."""
     nulls: int
     infinite: int
 
@@ -106,15 +182,34 @@ def _ahead(conn: Connection[Any], table: str) -> _Ahead:
 def _finding(table: str, code: str, about: str) -> Finding:
     severity, detail, remedy = _WORDS[code]
     words = {"table": f"logstore.{table}", "about": about}
-    return Finding(
-        code.replace(" ", "_"), severity, detail.format(**words), remedy.format(**words)
+    return Finding(code.replace(" ", "_"), severity, detail.format(**words), remedy.format(**words))
+
+
+_LOCK_BUDGET = """
+    SELECT current_setting('max_locks_per_transaction')::integer
+        * (current_setting('max_connections')::integer
+           + current_setting('max_prepared_transactions')::integer)
+"""
+_TAKEN = """
+    SELECT array(
+        SELECT t.relname::text FROM pg_catalog.pg_class t
+        WHERE t.relnamespace = 'logstore'::regnamespace AND t.relname = ANY (%s::text[])
+            AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_inherits i
+                JOIN pg_catalog.pg_class parent ON parent.oid = i.inhparent
+                WHERE i.inhrelid = t.oid AND parent.relname = %s
+            )
     )
-
-
+"""
+_DETACHED = b"""
+    SELECT partition_name FROM logstore.retirements
+    WHERE table_name = %s AND instance_id IS NULL AND state IN ('detached', 'archived')
+    ORDER BY lower_bound
+"""
 # Years that Python does not know come as the last that it does.
 _AHEAD = sql.SQL("""
     SELECT clock_timestamp(),
-           least(max(log_date) FILTER (WHERE isfinite(log_date)), '9999-12-01 00:00+00'),
+           max(least(log_date, '9999-12-01 00:00+00')) FILTER (WHERE isfinite(log_date)),
            count(*) FILTER (WHERE log_date IS NULL),
            count(*) FILTER (WHERE log_date = 'infinity')
     FROM ONLY {} WHERE log_date IS NULL OR log_date >= statement_timestamp()
@@ -153,7 +248,11 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         " have the server's",
         "",
     ),
-    "inherits": ("human", "{table} inherits from {about}", "ALTER TABLE {table} NO INHERIT {about}"),
+    "inherits": (
+        "human",
+        "{table} inherits from {about}",
+        "ALTER TABLE {table} NO INHERIT {about}",
+    ),
     "inherited": (
         "human",
         "{about} inherits from {table}, as while partitions are given up",
@@ -241,7 +340,7 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
     "refers": (
         "human",
         "foreign key {about} of {table} would be checked under lock",
-        "ALTER TABLE {table} DROP CONSTRAINT {about}; the trail must not depend on what it tells of",
+        "ALTER TABLE {table} DROP CONSTRAINT {about}",
     ),
     "referred to": (
         "human",
@@ -260,7 +359,7 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "make it a statement trigger, or drop it",
     ),
     "rule": ("human", "{table} has the rule {about}", "drop it"),
-    "view": ("note", "view {about} will be made to read the partitioned table", ""),
+    "view": ("note", "view {about} will be made to read what takes the table's name", ""),
     "view of others": (
         "human",
         "{about} would go on to read the old rows only, and belongs to another role",
@@ -271,7 +370,7 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "{about} would go on to refer to the old rows only",
         "drop it, and make it again afterwards",
     ),
-    "publication": ("note", "publication {about} will have the partitioned table", ""),
+    "publication": ("note", "publication {about} will have what takes the table's name", ""),
     "publication by leaf": (
         "human",
         "publication {about} would send rows under the partitions' names",
@@ -291,6 +390,31 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "human",
         "the name {about} is taken by something else",
         "rename or drop it",
+    ),
+    "no partition": (
+        "human",
+        "{table} has no partition that could become the plain table",
+        "auditlog partitions maintain makes one",
+    ),
+    "detaching": (
+        "human",
+        "the detach of partition {about} was begun and has not ended",
+        "auditlog partitions maintain ends it",
+    ),
+    "foreign": (
+        "human",
+        "partition {about} is not of this package's making",
+        "detach it, and put its rows into {table} afterwards",
+    ),
+    "locks": (
+        "human",
+        "its partitions and their indexes need {about}",
+        "raise max_locks_per_transaction, or let retention drop partitions first",
+    ),
+    "detached": (
+        "note",
+        "partition {about} was detached, and maintain will not come back to it",
+        "let maintain archive and drop it before",
     ),
     "managed": ("human", "{table} is not this package's to partition", "{about}"),
     "long transaction": (

@@ -1,7 +1,7 @@
 -- The statements by which a partition, once detached, becomes what its table was: indexes under the
 -- table's names, and none of the constraints that a detach has left and the table does not have.
 SELECT format('ALTER INDEX %%s RENAME TO %%I', x.indexrelid::regclass,
-              CASE WHEN x.indisprimary THEN %(name)s || '_pkey' ELSE above.relname END)
+              CASE WHEN x.indisprimary THEN %(called)s::text || '_pkey' ELSE above.relname END) AS statement
 FROM pg_index x
 LEFT JOIN pg_inherits i ON i.inhrelid = x.indexrelid
 LEFT JOIN pg_class above ON above.oid = i.inhparent
@@ -12,7 +12,7 @@ SELECT format('COMMENT ON INDEX logstore.%%I IS %%L', above.relname,
 FROM pg_index x JOIN pg_class above ON above.oid = x.indexrelid
 WHERE x.indrelid = %(table)s
 UNION ALL
-SELECT format('ALTER TABLE logstore.%%I DROP CONSTRAINT %%I', %(name)s::text, conname)
+SELECT format('ALTER TABLE logstore.%%I DROP CONSTRAINT %%I', %(called)s::text, conname)
 FROM pg_constraint own
 WHERE conrelid = %(partition)s AND contype = 'c' AND NOT EXISTS (
     SELECT FROM pg_constraint theirs

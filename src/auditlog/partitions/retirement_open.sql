@@ -4,6 +4,7 @@ SELECT
     "rows",
     checksum,
     archive_uri,
+    manifest_sha256,
     lower_bound = %(lower)s::timestamptz AND upper_bound = %(upper)s::timestamptz AS has_bounds
 FROM logstore.retirements
 WHERE table_name = %(table)s

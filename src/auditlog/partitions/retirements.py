@@ -32,6 +32,7 @@ class Entry:
     rows: int | None
     checksum: str | None
     archive_uri: str | None
+    manifest_sha256: bytes | None
     has_bounds: bool
     """Those of the operation that it was looked up for."""
 

@@ -1,12 +1,14 @@
 """A partition that was detached: into the archive, out of the database, or back into its table."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Protocol
 
 from psycopg import Connection, sql
 
 from auditlog.partitions import evidence, locking, retirements
-from auditlog.partitions.archive.fingerprints import Fingerprint, fingerprint
+from auditlog.partitions.archive import Archived, fingerprint, verify
+from auditlog.partitions.archive.raw import Format
 from auditlog.partitions.detaching import count, described, settle
 from auditlog.partitions.identity import (
     RefusedError,
@@ -23,22 +25,6 @@ OnProgress = Callable[[int, int | None], None]
 _CHECK = "auditlog_bounds"
 
 
-class Archived(Protocol):
-    """What an archiver tells of its archive."""
-
-    @property
-    def uri(self) -> str:
-        """Where it is."""
-
-    @property
-    def manifest_sha256(self) -> bytes:
-        """Of its manifest."""
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Of the rows that are in it."""
-
-
 class Archiver(Protocol):
     """Brings a partition into an archive, and returns when it was read back and agrees."""
 
@@ -48,10 +34,10 @@ class Archiver(Protocol):
         leaf_name: str,
         *,
         table: str,
-        lower: Any,
-        upper: Any,
+        lower: datetime | None,
+        upper: datetime,
         to: str,
-        fmt: Any,
+        fmt: Format,
         on_progress: OnProgress,
     ) -> Archived:
         """Do so; safe to repeat."""
@@ -70,7 +56,7 @@ def archive(
         RefusedError: it is attached, another one, or nobody began to retire it.
         PartitionError: it cannot be archived; nothing is changed.
     """
-    if config.archive is None:
+    if config.archive is None or operation.upper is None:
         raise RefusedError("no archive is set: name one in the settings of the table")
     settle(conn, operation)
     made = archiver(
@@ -111,12 +97,15 @@ def drop(conn: Connection[Any], operation: Operation, config: TableConfig) -> Ou
         return Outcome(operation, "already")
     settle(conn, operation)
     try:
+        # Read back in this run already, unless an earlier one began.
+        if operation.retirement_id is not None:
+            _verified(conn, operation)
         rows = locking.persistently(
             conn, lambda: _drop(conn, operation, config), timeout_s=config.lock_timeout_s
         )
     except _ChangedError as error:
         _back_to_detached(conn, operation)
-        raise RefusedError(str(error)) from None
+        raise RefusedError(f"{error}: the next run archives it again") from None
     return Outcome(operation, "done", rows=rows)
 
 
@@ -136,7 +125,7 @@ def attach(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
 
 
 class _ChangedError(Exception):
-    """A partition does not hold any more what its archive holds."""
+    """A partition and its archive are not the same any more."""
 
 
 def _drop(conn: Connection[Any], operation: Operation, config: TableConfig) -> int:
@@ -165,13 +154,23 @@ def _drop(conn: Connection[Any], operation: Operation, config: TableConfig) -> i
     return rows
 
 
+def _verified(conn: Connection[Any], operation: Operation) -> None:
+    """Read the archive that an earlier run made: who knows what has happened to it since."""
+    with conn.transaction():
+        entry = retirements.opened(conn, operation)
+    if entry is None or entry.state != "archived" or not entry.archive_uri:
+        return
+    problem = verify(entry.archive_uri, known=[entry.manifest_sha256 or b""]).problem
+    if problem is not None:
+        raise _ChangedError(f"{entry.archive_uri} is not whole any more ({problem})")
+
+
 def _compared(conn: Connection[Any], operation: Operation, entry: retirements.Entry) -> int:
     found = fingerprint(conn, operation.partition)
     if (found.rows, found.checksum) != (entry.rows, entry.checksum):
         raise _ChangedError(
             f"{operation.partition} has {found.rows} rows and is not what went to"
-            f" {entry.archive_uri} with {entry.rows}: move that archive away, and the next run"
-            " makes another"
+            f" {entry.archive_uri} with {entry.rows}"
         )
     return found.rows
 

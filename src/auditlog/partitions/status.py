@@ -17,7 +17,7 @@ from auditlog.errors import PartitionError
 from auditlog.partitions.applying import why
 from auditlog.partitions.catalog import read
 from auditlog.partitions.model import Finding, Leaf, Plan, Retirement, TableConfig, TableState
-from auditlog.partitions.planning import plan
+from auditlog.partitions.planning import DEFAULT_AHEAD, plan
 from auditlog.partitions.planning.ranges import as_range
 from auditlog.partitions.planning.ranges import gaps as ranges_between
 from auditlog.partitions.session import maintenance
@@ -131,4 +131,5 @@ def _looked_at(conn: Connection[Any], config: TableConfig, host_now: datetime) -
         if conn.broken:
             raise
         return TableStatus(config.table, error=why(conn, config.table, error))
-    return TableStatus(config.table, state, planned, config.ahead or state.ahead)
+    ahead = config.ahead or state.ahead or DEFAULT_AHEAD
+    return TableStatus(config.table, state, planned, ahead)

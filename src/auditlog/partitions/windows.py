@@ -32,12 +32,10 @@ def window(step: Step, instant: datetime) -> tuple[datetime, datetime]:
 
 def windows(step: Step, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
     """Yield, in order, the windows that a range of time touches; `end` is not part of it."""
-    lower, upper = window(step, start)
-    while lower < end:
-        yield lower, upper
-        if upper == _LENGTHS[step].after(upper):
-            return
-        lower, upper = window(step, upper)
+    at = start
+    while at < end:
+        lower, at = window(step, at)
+        yield lower, at
 
 
 def name(table: str, step: Step, lower: datetime | None) -> str:

@@ -6,9 +6,11 @@ Rows are counted from the bytes, so that what was stored can be counted without 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import IO, Literal, Protocol, TypeAlias
+from typing import IO, Protocol, TypeAlias
 
-Format: TypeAlias = Literal["copy", "csv", "parquet"]
+from auditlog.partitions.model import ArchiveFormat
+
+Format: TypeAlias = ArchiveFormat
 
 CHUNK_BYTES = 256 * 1024
 """The server sends each row by itself; joined, hashing and compressing cost half (2026-11-28)."""

@@ -51,8 +51,7 @@ class Remote:
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file for writing; an upload that ends in an error is given up."""
         with _explained(self.uri, "written"):
-            self._fs.makedirs(self._path, exist_ok=True)
-            file = self._fs.open(self._file(name), "wb", block_size=_BLOCK_BYTES)
+            file = self._created(name)
             try:
                 yield cast("IO[bytes]", file)
             except BaseException:
@@ -71,16 +70,27 @@ class Remote:
         names = [entry["name"] for entry in entries if entry["type"] == "directory"]
         return sorted(name.rstrip("/").rpartition("/")[2] for name in names)
 
+    def _created(self, name: str) -> Any:
+        try:
+            return self._fs.open(self._file(name), "wb", block_size=_BLOCK_BYTES)
+        except FileNotFoundError:
+            # Only a store that has folders says so here. Those that have none would make a bucket
+            # of a name that was mistyped.
+            self._fs.makedirs(self._path, exist_ok=True)
+            return self._fs.open(self._file(name), "wb", block_size=_BLOCK_BYTES)
+
     def _file(self, name: str) -> str:
         return f"{self._path}/{name}"
 
 
 def _give_up(file: Any) -> None:
     """Leave nothing of an upload; where a store cannot, no manifest will ever speak of it."""
-    if hasattr(file, "discard"):
+    if hasattr(file, "blocksize"):
+        # An upload in parts: closing it, and its finaliser, would make an object of those sent.
         file.discard()
-    # Its finaliser would upload what there is.
-    file.closed = True
+        file.closed = True
+    else:
+        file.close()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from auditlog.partitions.model import Finding, Leaf, Operation, OperationKind, TableConfig
 from auditlog.partitions.planning.holds import Kept
 from auditlog.partitions.planning.situation import Part, Situation
-from auditlog.partitions.planning.wording import in_bytes, listed, shown
+from auditlog.partitions.planning.wording import listed, shown
+from auditlog.partitions.sizes import shown as in_bytes
 
 
 def retire(situation: Situation, begun: int) -> Part:

@@ -1,4 +1,4 @@
-"""How a plan speaks of instants, sizes and names."""
+"""How a plan speaks of instants and names."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,8 +6,6 @@ from datetime import datetime
 from auditlog.partitions.planning.ranges import FIRST
 
 _NAMED = 3
-_KILO = 1024
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def shown(instant: datetime | None) -> str:
@@ -21,12 +19,3 @@ def listed(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are."""
     first = ", ".join(names[:_NAMED])
     return first if len(names) <= _NAMED else f"{first} and {len(names) - _NAMED} more"
-
-
-def in_bytes(count: float) -> str:
-    """Show a size with PostgreSQL's units, each 1024 of the one before."""
-    for unit in _UNITS[:-1]:
-        if count < _KILO:
-            return f"{count:.0f} {unit}"
-        count /= _KILO
-    return f"{count:.0f} {_UNITS[-1]}"

@@ -41,7 +41,7 @@ STALE_S = 3600.0
 """What was seen longer ago is not told: nobody wrote since, and maintenance may have run."""
 
 LOCKED = "55P03"
-_IMPOSSIBLE = "22"  # a date that is none, by class
+_IMPOSSIBLE = "22008"  # its window would end where the calendar has
 _MISSING = "the table has no partition for the rows' date"
 _REFUSALS = {
     "retired": "retention took the partition for its date: where that was archived, `auditlog"
@@ -135,7 +135,7 @@ class Runway:
 
 def refusal_of(answer: str) -> str | None:
     """Return `retired` or `too_far`, if the answer or the code of a failure is about the row."""
-    answer = "too_far" if answer.startswith(_IMPOSSIBLE) else answer
+    answer = "too_far" if answer == _IMPOSSIBLE else answer
     return answer if answer in _REFUSALS else None
 
 
