@@ -20,6 +20,11 @@ from benchmarks import (
     events,
     index_cost,
     memory,
+    partitions_convert,
+    partitions_copy,
+    partitions_idle,
+    partitions_retire,
+    partitions_size,
     report,
     serving,
     sink,
@@ -105,6 +110,21 @@ BENCHMARKS: dict[str, Callable[[_Servers, _Options], list[Table]]] = {
         durability_replay.QUICK if options.quick else durability_replay.FULL, servers.get()
     ),
     "outage": lambda servers, options: durability_outage.run(options.outage(), servers.get()),
+    "partitions_copy": lambda servers, options: partitions_copy.run(
+        partitions_copy.QUICK if options.quick else partitions_copy.FULL, servers.get()
+    ),
+    "partitions_convert": lambda servers, options: partitions_convert.run(
+        partitions_convert.QUICK if options.quick else partitions_convert.FULL, servers.get()
+    ),
+    "partitions_retire": lambda servers, options: partitions_retire.run(
+        partitions_retire.QUICK if options.quick else partitions_retire.FULL, servers.get()
+    ),
+    "partitions_idle": lambda servers, options: partitions_idle.run(
+        partitions_idle.QUICK if options.quick else partitions_idle.FULL, servers.get()
+    ),
+    "partitions_size": lambda servers, options: partitions_size.run(
+        partitions_size.QUICK if options.quick else partitions_size.FULL, servers.get()
+    ),
 }
 
 

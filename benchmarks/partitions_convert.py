@@ -23,6 +23,7 @@ from auditlog.partitions.enabling import enable
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from benchmarks.database import Server
+from benchmarks.partitions_figures import lies
 from benchmarks.partitions_rows import fill, stored
 from benchmarks.partitions_traffic import BATCH_ROWS, READERS, WRITERS, Traffic, traffic
 from benchmarks.partitions_watch import Locks, watch
@@ -35,8 +36,6 @@ BY_HAND, BACK_BY_HAND = "by hand: rename, ATTACH", "by hand: DETACH, rename"
 LIMIT = "the lock and two renames, the limit"
 NAMES = (USUAL, ENABLE, DISABLE, BY_HAND, BACK_BY_HAND, LIMIT)
 AIM_MS = 20.0
-PAUSE_S = 0.5
-"""Between two of them, so that each has its own worst."""
 
 _BY_HAND = """
     ALTER TABLE logstore.logs RENAME TO logs_by_hand;
@@ -62,6 +61,8 @@ class Sizes:
 
     rows: int
     rounds: int
+    pause_s: float = 0.5
+    """Between two of them, so that each has its own worst."""
 
 
 FULL, QUICK = Sizes(rows=2_000_000, rounds=9), Sizes(rows=20_000, rounds=2)
@@ -83,15 +84,15 @@ def run(sizes: Sizes, server: Server) -> list[Table]:
         now = datetime.now(UTC)
         fill(dsn, sizes.rows, Span(months=11).before(now), now)
         with watch(dsn, "logs") as locks, traffic(dsn) as seen:
-            turns = _turns(dsn, sizes.rounds)
+            turns = _turns(dsn, sizes)
         before = stored(dsn)
         assert before == sizes.rows + seen.writers.rows, (before, sizes.rows, seen.writers.rows)
     return [_table(turns, locks, seen, sizes)]
 
 
-def _turns(dsn: str, rounds: int) -> dict[str, list[Turn]]:
+def _turns(dsn: str, sizes: Sizes) -> dict[str, list[Turn]]:
     steps: dict[str, Callable[[], float | None]] = {
-        USUAL: _nothing,
+        USUAL: lambda: time.sleep(sizes.pause_s),
         ENABLE: lambda: _enable(dsn),
         DISABLE: lambda: _disable(dsn),
         BY_HAND: lambda: _locked(dsn, _BY_HAND),
@@ -99,17 +100,13 @@ def _turns(dsn: str, rounds: int) -> dict[str, list[Turn]]:
         LIMIT: lambda: _locked(dsn, _LIMIT),
     }
     turns: dict[str, list[Turn]] = {name: [] for name in steps}
-    for _ in range(rounds):
+    for _ in range(sizes.rounds):
         for name, step in steps.items():
-            time.sleep(PAUSE_S)
+            time.sleep(sizes.pause_s)
             began = time.perf_counter()
             locked_s = step()
             turns[name].append(Turn(began, time.perf_counter(), locked_s))
     return turns
-
-
-def _nothing() -> None:
-    time.sleep(PAUSE_S)
 
 
 def _enable(dsn: str) -> float:
@@ -135,7 +132,7 @@ def _locked(dsn: str, statements: str) -> None:
 def _table(turns: dict[str, list[Turn]], locks: Locks, seen: Traffic, sizes: Sizes) -> Table:
     rows = [_row(name, each, locks, seen) for name, each in turns.items()]
     columns = (
-        *("in all, s", "locked by its own word, ms", "as seen", "at most"),
+        *("in all, s", "locked by its own word, ms", "as seen", "95 % of the median", "at most"),
         *("writers' worst wait, ms", "readers'", "errors"),
     )
     notes = (
@@ -160,6 +157,7 @@ def _row(name: str, turns: list[Turn], locks: Locks, seen: Traffic) -> Row:
         f"{statistics.median(turn.ended - turn.began for turn in turns):.2f}",
         f"{statistics.median(swaps):.1f}" if swaps else "",
         f"{statistics.median(held):.1f}",
+        lies(held, ".1f"),
         f"{max(held):.1f}",
         f"{statistics.median(writers):.0f}, {max(writers):.0f}",
         f"{statistics.median(readers):.0f}, {max(readers):.0f}",

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from auditlog.partitions.spans import Span
 from benchmarks.database import Server
+from benchmarks.partitions_figures import lies
 from benchmarks.partitions_rows import between, encoded, of_today, stored
 from benchmarks.partitions_scene import MONTHS, with_months
 from benchmarks.report import Aim, Row, Table, versions
@@ -106,11 +107,11 @@ def _table(ways: list[str], costs: dict[str, list[Cost]], sizes: Sizes) -> Table
 
 
 def _row(way: str, plain: list[float], partitioned: list[float], sizes: Sizes) -> Row:
-    lies = interval(a / b for a, b in zip(plain, partitioned, strict=True))
+    shares = [a / b for a, b in zip(plain, partitioned, strict=True)]
     cells = (
         f"{sizes.rows / statistics.median(plain):,.0f}",
         f"{sizes.rows / statistics.median(partitioned):,.0f}",
         f"{ratio(plain, partitioned):.2f}",
-        f"{lies[0]:.2f} to {lies[1]:.2f}",
+        lies(shares),
     )
-    return Row(way, cells, (Aim(f"≥ {AIM:g} of plain", judge(lies, at_least=AIM)),))
+    return Row(way, cells, (Aim(f"≥ {AIM:g} of plain", judge(interval(shares), at_least=AIM)),))

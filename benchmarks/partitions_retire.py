@@ -26,6 +26,7 @@ from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import name, window
 from auditlog.query.newest import newest
 from benchmarks.database import Server
+from benchmarks.partitions_figures import lies
 from benchmarks.partitions_rows import fill
 from benchmarks.partitions_scene import TABLE, copied, partition
 from benchmarks.partitions_traffic import BATCH_ROWS, READERS, WRITERS, traffic
@@ -38,7 +39,6 @@ DELETE, DROP = "DELETE and VACUUM, plain table", "DROP TABLE of the attached par
 NAMES = (MAINTAIN, ARCHIVED, DROP, DELETE)
 KEPT = Span(months=11)
 AIM_MS = 100.0
-READING_S, SETTLE_S = 1.0, 0.5
 MAX_RUNS = 20
 _DELETE = """
     SET LOCAL auditlog.maintenance = 'on';
@@ -52,6 +52,10 @@ class Sizes:
 
     rows: int
     rounds: int
+    reading_s: float = 1.0
+    """How long somebody's transaction stays open."""
+    settle_s: float = 0.5
+    """How long the traffic goes on before and after."""
 
 
 FULL, QUICK = Sizes(rows=1_000_000, rounds=7), Sizes(rows=20_000, rounds=1)
@@ -83,7 +87,7 @@ def run(sizes: Sizes, server: Server) -> list[Table]:
             DROP: (months, lambda dsn: _execute(dsn, f"DROP TABLE logstore.{leaf}")),
             DELETE: (plain, lambda dsn: _delete(dsn, upper)),
         }
-        turns = {title: _turn(server, *way) for title, way in ways.items()}
+        turns = {title: _turn(server, sizes, *way) for title, way in ways.items()}
         figures = run_on_loop(interleave("partitions_retire", turns, sizes.rounds))
     return [_table(figures, sizes)]
 
@@ -117,29 +121,29 @@ def _exists(dsn: str, leaf: str) -> bool:
 
 
 def _turn(
-    server: Server, template: str, retire: Callable[[str], None]
+    server: Server, sizes: Sizes, template: str, retire: Callable[[str], None]
 ) -> Callable[[], Awaitable[Figures]]:
     async def turn() -> Figures:
         with copied(server, template) as dsn:
-            return _watched(dsn, retire)
+            return _watched(dsn, sizes, retire)
 
     return turn
 
 
-def _watched(dsn: str, retire: Callable[[str], None]) -> Figures:
+def _watched(dsn: str, sizes: Sizes, retire: Callable[[str], None]) -> Figures:
     with traffic(dsn) as seen:
-        time.sleep(SETTLE_S)
-        with _somebody_reading(dsn):
+        time.sleep(sizes.settle_s)
+        with _somebody_reading(dsn, sizes.reading_s):
             began = time.perf_counter()
             retire(dsn)
             ended = time.perf_counter()
-        time.sleep(SETTLE_S)
+        time.sleep(sizes.settle_s)
     writers, readers = (each.worst_ms(began, ended) for each in (seen.writers, seen.readers))
     return Figures(ended - began, writers, readers, len(seen.errors))
 
 
 @contextmanager
-def _somebody_reading(dsn: str) -> Iterator[None]:
+def _somebody_reading(dsn: str, seconds: float) -> Iterator[None]:
     """Have a transaction that has read the table stay open for a while."""
     has_read = threading.Event()
 
@@ -147,7 +151,7 @@ def _somebody_reading(dsn: str) -> Iterator[None]:
         with psycopg.connect(dsn, application_name="analyst") as conn:
             newest(conn, limit=1)
             has_read.set()
-            time.sleep(READING_S)
+            time.sleep(seconds)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -160,11 +164,18 @@ def _somebody_reading(dsn: str) -> Iterator[None]:
 
 def _table(figures: dict[str, list[Figures]], sizes: Sizes) -> Table:
     rows = [_row(title, each) for title, each in figures.items()]
-    columns = ("in all, s", "writers' worst wait, ms", "readers'", "of all rounds", "errors")
+    columns = (
+        "in all, s",
+        "writers' worst wait, ms",
+        "95 % of the median",
+        "readers'",
+        "of all rounds",
+        "errors",
+    )
     notes = (
         f"{sizes.rows:,} rows, {sizes.rounds} rounds; {WRITERS} writers of {BATCH_ROWS} rows a"
         f" transaction, readers: {READERS}; a transaction that has read the table stays open for"
-        f" the first {READING_S:g} s. Medians of the rounds, and the worst of all.",
+        f" the first {sizes.reading_s:g} s. Medians of the rounds, and the worst of all.",
         f"{versions('psycopg')}.",
     )
     return Table("partitions: a month is retired in traffic", columns, rows, notes)
@@ -177,6 +188,7 @@ def _row(title: str, turns: list[Figures]) -> Row:
     cells = (
         f"{statistics.median(turn.seconds for turn in turns):.2f}",
         f"{statistics.median(writers):.0f}",
+        lies(writers, ".0f"),
         f"{statistics.median(readers):.0f}",
         f"{max(writers):.0f}, {max(readers):.0f}",
         str(errors),

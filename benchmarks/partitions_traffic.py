@@ -90,15 +90,6 @@ def traffic(dsn: str, *, writers: int = WRITERS, readers: int = READERS) -> Iter
 
 
 @contextmanager
-def open_reader(dsn: str) -> Iterator[None]:
-    """Have a transaction that has read the table stay open, as somebody's who looks at it."""
-    with psycopg.connect(dsn, application_name="analyst") as conn:
-        newest(conn, limit=1)
-        yield
-        conn.rollback()
-
-
-@contextmanager
 def _client(work: Callable[..., None], dsn: str, stop: Event) -> Iterator[Pipe]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -108,8 +99,8 @@ def _client(work: Callable[..., None], dsn: str, stop: Event) -> Iterator[Pipe]:
     try:
         yield ours
     finally:
-        process.join(10)
-        process.kill()
+        process.kill()  # it has told all that it saw, or something went wrong
+        process.join()
 
 
 def _write(dsn: str, pipe: Pipe, stop: Event) -> None:

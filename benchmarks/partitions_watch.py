@@ -64,8 +64,8 @@ def watch(dsn: str, table: str) -> Iterator[Locks]:
         stop.set()
         locks.looks += ours.recv()
     finally:
-        process.join(10)
-        process.kill()
+        process.kill()  # it has told all that it saw, or something went wrong
+        process.join()
 
 
 def _look(dsn: str, table: str, pipe: Pipe, stop: Event) -> None:

@@ -203,7 +203,8 @@ SET datestyle = 'ISO, YMD'
 AS $$
 DECLARE
     model pg_class := (SELECT c FROM pg_class c WHERE c.oid = parent);
-    partition text := format('%I.%I', model.relnamespace::regnamespace::name, partition_name);
+    partition text := format('%I.%I',
+        (SELECT nspname FROM pg_namespace WHERE oid = model.relnamespace), partition_name);
     other record;
     clauses text;
 BEGIN

@@ -114,5 +114,5 @@ def ask(conn: psycopg.Connection[Any], query: LiteralString, *parameters: object
 def data_file(archive: Archived | str) -> Path:
     """The file that an archive's rows are in."""
     uri = archive if isinstance(archive, str) else archive.uri
-    (file,) = Path(uri).glob("data.*")
+    (file,) = (file for file in Path(uri).glob("data.*") if file.suffix != ".part")
     return file

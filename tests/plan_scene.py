@@ -1,4 +1,4 @@
-"""Tables as a plan sees them: a state to vary, and the state after a run that carried a plan out."""
+"""Tables as a plan sees them: a state to vary, and the state after a plan was carried out."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,7 +16,7 @@ GB = 1024**3
 KEPT = TableConfig("logs", retain=Span(months=3), archive="/archive", max_retire=99)
 """A retention that takes whatever is older than three months."""
 
-_oids = count(100)
+_oids = count(1000)
 
 
 def day(text: str) -> datetime:
@@ -71,6 +71,7 @@ def applied(state: TableState, result: Plan) -> TableState:
         elif operation.kind in ("detach", "finalize"):
             assert operation.oid is not None
             gone = leaves.pop(operation.oid)
-            retired_until = max(gone.upper, retired_until or gone.upper)
+            if gone.upper <= state.now:
+                retired_until = max(gone.upper, retired_until or gone.upper)
     ordered = sorted(leaves.values(), key=lambda each: each.upper)
     return replace(state, leaves=tuple(ordered), retired_until=retired_until)

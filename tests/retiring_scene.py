@@ -1,18 +1,24 @@
 """A table that is cut into partitions of the past, as it is after years, for what retires them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.partitions.model import Operation, OperationKind, TableConfig
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import name, window
+from databases import Server
 
 NOW = datetime.now(UTC)
+OLDER, OLDEST = 5, 6
+MONTHS = (0, OLDER, OLDEST)
 QUICK = TableConfig(
     "logs", retain=Span(months=3), drop_without_archive=True, max_retire=12, lock_timeout_s=0.3
 )
@@ -28,6 +34,19 @@ def month(ago: int) -> datetime:
 def partition(ago: int) -> str:
     """Name of the partition of that month."""
     return name("logs", "month", month(ago))
+
+
+@contextmanager
+def cut_server(server: Server, rows: tuple[int, int] = (100, 50)) -> Iterator[Server]:
+    """The server, whose new databases now have a table with partitions, and rows in the oldest.
+
+    They are clones of one that is cut once, which takes a third of the time.
+    """
+    with server.database() as dsn:
+        cut(dsn, MONTHS)
+        fill(dsn, OLDEST, rows[0])
+        fill(dsn, OLDER, rows[1])
+        yield replace(server, template=str(conninfo_to_dict(dsn)["dbname"]))
 
 
 def cut(dsn: str, months: Iterable[int], *, default: bool = False) -> None:

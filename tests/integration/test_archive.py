@@ -27,6 +27,7 @@ from archive_scene import (
 from auditlog.errors import PartitionError
 from auditlog.partitions.archive import archive, fingerprint, found, restore, verify
 from auditlog.partitions.archive.raw import Format
+from auditlog.partitions.archive.storage import Store, store_at
 from auditlog.partitions.session import maintenance
 from databases import Server, as_role
 
@@ -44,16 +45,16 @@ def conn(any_dsn: str) -> Iterator[Conn]:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_archive_comes_back_in_another_database(
-    dsn: str, server: Server, tmp_path: Path, fmt: Format
+    dsn: str, any_server: Server, tmp_path: Path, fmt: Format
 ) -> None:
-    """Whatever is in the rows; the other database has the schema and nothing else."""
+    """Whatever is in the rows, and into a newer server; the schema is all that it has."""
     with maintenance(dsn) as conn:
         make_leaf(conn)
         rows = fill(conn)
         made = archived(conn, tmp_path, fmt)
         original = contents(conn, LEAF)
         assert made.fingerprint == fingerprint(conn, LEAF)
-    with server.database() as other, maintenance(other) as conn:
+    with any_server.database() as other, maintenance(other) as conn:
         restored = restore(conn, made.uri)
         back = contents(conn, restored.table.removeprefix("logstore."))
         told = ask(conn, "SELECT metadata FROM logstore.logs WHERE event_type LIKE 'audit.arch%%'")
@@ -197,6 +198,22 @@ def test_rows_that_come_during_the_export_are_not_in_it(
     assert fingerprint(conn, LEAF).rows == 24
 
 
+def test_counting_and_exporting_see_the_same_rows(
+    conn: Conn, any_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that comes between the two is in neither."""
+
+    def store_and_write(uri: str) -> Store:
+        if LEAF in uri:
+            with psycopg.connect(any_dsn, autocommit=True) as writer:
+                grow(writer, 1)
+        return store_at(uri)
+
+    monkeypatch.setattr("auditlog.partitions.archive.exporting.store_at", store_and_write)
+    assert archived(conn, tmp_path).fingerprint.rows == 23
+    assert fingerprint(conn, LEAF).rows == 24
+
+
 def test_progress_ends_at_the_number_of_rows(conn: Conn, tmp_path: Path) -> None:
     """In every format, and it only grows."""
     for fmt in FORMATS:
@@ -219,6 +236,7 @@ KILLED = """
 import sys
 from archive_scene import LOWER, UPPER, LEAF
 from auditlog.partitions.archive import archive
+from auditlog.partitions.archive.storage import Store, store_at
 from auditlog.partitions.session import maintenance
 
 def wait(done, of):
@@ -258,9 +276,11 @@ def test_archive_without_its_manifest_is_made_again(conn: Conn, tmp_path: Path) 
     """Killed between data and manifest, with data that is not what it should be."""
     made = archived(conn, tmp_path)
     (Path(made.uri) / "manifest.json").unlink()
+    data_file(made).with_suffix(".gz.part").write_bytes(bytes(10_000_000))
     data_file(made).write_bytes(b"half")
     assert archived(conn, tmp_path).uri == made.uri
     assert verify(made.uri).is_whole
+    assert {file.name for file in Path(made.uri).iterdir()} == {"data.copy.gz", "manifest.json"}
 
 
 @contextmanager

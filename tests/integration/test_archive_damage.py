@@ -88,32 +88,36 @@ def test_every_damage_is_found(conn: Conn, tmp_path: Path, fmt: Format) -> None:
     assert verify(made.uri).is_whole
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("rows", 499),
-        ("checksum", "0"),
-        ("table", "quota_logs"),
-        ("partition", "logs_p202611"),
-        ("lower", "-infinity"),
-        ("upper", "2027-02-01T00:00:00+00:00"),
-        ("first_log_date", "2026-12-02 00:00:00+00"),
-        ("raw_sha256", "0" * 64),
-        ("stored_sha256", "0" * 64),
-        ("raw_bytes", 1),
-        ("stored_bytes", 1),
-        ("columns", []),
-        ("format", "csv"),
-        ("format_version", 2),
-    ],
+CHANGES: tuple[tuple[str, object], ...] = (
+    ("rows", 499),
+    ("checksum", "0"),
+    ("table", "quota_logs"),
+    ("partition", "logs_p202611"),
+    ("lower", "-infinity"),
+    ("upper", "2027-02-01T00:00:00+00:00"),
+    ("first_log_date", "2026-12-02 00:00:00+00"),
+    ("raw_sha256", "0" * 64),
+    ("stored_sha256", "0" * 64),
+    ("raw_bytes", 1),
+    ("stored_bytes", 1),
+    ("columns", []),
+    ("format", "csv"),
+    ("format_version", 2),
 )
-def test_changed_manifest_is_found(conn: Conn, tmp_path: Path, name: str, value: object) -> None:
+
+
+def test_changed_manifest_is_found(conn: Conn, tmp_path: Path) -> None:
     """By the folder's name or by the data."""
     made = archived(conn, tmp_path)
-    change_manifest(made.uri, **{name: value})
-    assert not verify(made.uri).is_whole
-    with pytest.raises(PartitionError):
-        restore(conn, made.uri)
+    file = Path(made.uri) / "manifest.json"
+    sound = file.read_bytes()
+    for name, value in CHANGES:
+        change_manifest(made.uri, **{name: value})
+        assert not verify(made.uri).is_whole, name
+        with pytest.raises(PartitionError):
+            restore(conn, made.uri)
+        file.write_bytes(sound)
+    assert verify(made.uri).is_whole
 
 
 def test_database_knows_a_forgery_that_fits_itself(conn: Conn, tmp_path: Path) -> None:
@@ -158,9 +162,15 @@ def test_rows_outside_of_the_bounds_are_refused(conn: Conn, tmp_path: Path) -> N
         restore(conn, made.uri)
 
 
-def test_columns_that_the_table_has_not_are_refused(conn: Conn, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ['ADD "x); DROP TABLE logstore.logs; --" text', "ALTER response_status TYPE bigint"],
+)
+def test_columns_that_the_table_has_not_are_refused(
+    conn: Conn, tmp_path: Path, change: str
+) -> None:
     """Nothing of an archive becomes a column; and types must be the same."""
-    conn.execute('ALTER TABLE logstore.logs_p202612 ADD "x); DROP TABLE logstore.logs; --" text')
+    conn.execute(f"ALTER TABLE logstore.logs_p202612 {change}".encode())
     made = archived(conn, tmp_path)
     with pytest.raises(PartitionError, match="has none: add it"):
         restore(conn, made.uri)

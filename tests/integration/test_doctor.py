@@ -28,6 +28,7 @@ def test_migrated_database_is_well(dsn: str) -> None:
     assert [finding.name for finding in findings if finding.state == "failed"] == []
     assert {"connection", "server", "encoding", "writable", "schema", "rights", "append-only"} | {
         "durability",
+        "partitions",
         "clock",
         "pooler",
     } == {finding.name for finding in findings}

@@ -8,7 +8,6 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.partitions import deleting, detaching, locking
 from auditlog.partitions.applying import apply
@@ -18,9 +17,11 @@ from auditlog.partitions.model import Outcome
 from auditlog.partitions.session import maintenance
 from databases import Server, as_role
 from retiring_scene import (
+    OLDER,
+    OLDEST,
     QUICK,
     attached,
-    cut,
+    cut_server,
     fill,
     month,
     operation,
@@ -30,8 +31,6 @@ from retiring_scene import (
     told,
 )
 
-OLDER, OLDEST = 5, 6
-MONTHS = (0, OLDER, OLDEST)
 DEFAULT = "CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT"
 LEAF = sql.Identifier("logstore", partition(OLDEST))
 IMPLIED = "implied by existing constraints"
@@ -39,22 +38,14 @@ IMPLIED = "implied by existing constraints"
 
 @pytest.fixture(scope="module")
 def cut_database(server: Server) -> Iterator[Server]:
-    """A server whose new databases have a table with a few partitions, two of them with rows."""
-    yield from _cut(server)
+    with cut_server(server) as cut:
+        yield cut
 
 
 @pytest.fixture(scope="module")
 def any_cut_database(any_server: Server) -> Iterator[Server]:
-    """The same on one server."""
-    yield from _cut(any_server)
-
-
-def _cut(server: Server) -> Iterator[Server]:
-    with server.database() as dsn:
-        cut(dsn, MONTHS)
-        fill(dsn, OLDEST, 100)
-        fill(dsn, OLDER, 50)
-        yield replace(server, template=str(conninfo_to_dict(dsn)["dbname"]))
+    with cut_server(any_server) as cut:
+        yield cut
 
 
 @pytest.fixture
@@ -313,7 +304,11 @@ def test_late_row_refuses_the_drop_and_is_archived_by_the_next_run(
     config = replace(QUICK, archive=str(tmp_path), drop_without_archive=False)
     done(conn, "detach", config=config)
     done(conn, "archive", config=config)
-    change(conn, "INSERT INTO {} (instance_id, log_id, log_date) VALUES ('t', '', now())")
+    change(
+        conn,
+        "INSERT INTO {0} (instance_id, log_id, log_date)"
+        " SELECT 'late', log_id, log_date FROM {0} LIMIT 1",
+    )
     outcome = done(conn, "drop", config=config)
     assert (outcome.result, "101 rows" in outcome.detail) == ("refused", True)
     assert states(conn) == [(partition(OLDEST), "detached", 100, False)]

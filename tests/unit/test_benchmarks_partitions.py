@@ -50,7 +50,7 @@ def test_size_compares_a_small_table_with_a_large_one(bench_server: Server) -> N
 
 def test_convert_counts_what_the_writers_sent(bench_server: Server) -> None:
     """Sent = stored is checked in the run itself, and nobody is refused anything."""
-    sizes = partitions_convert.Sizes(rows=400, rounds=1)
+    sizes = partitions_convert.Sizes(rows=400, rounds=1, pause_s=0.05)
     (table,) = partitions_convert.run(sizes, bench_server)
     assert names(table) == list(partitions_convert.NAMES)
     assert [row.cells[-1] for row in table.rows] == ["0"] * len(table.rows)
@@ -58,7 +58,8 @@ def test_convert_counts_what_the_writers_sent(bench_server: Server) -> None:
 
 def test_retire_takes_the_month_away_by_every_way(bench_server: Server) -> None:
     """That it is gone is checked in the run itself."""
-    (table,) = partitions_retire.run(partitions_retire.Sizes(rows=400, rounds=1), bench_server)
+    sizes = partitions_retire.Sizes(rows=400, rounds=1, reading_s=0.1, settle_s=0.05)
+    (table,) = partitions_retire.run(sizes, bench_server)
     assert names(table) == list(partitions_retire.NAMES)
 
 

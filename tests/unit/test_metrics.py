@@ -69,6 +69,17 @@ def test_samples_are_the_stats(audit: AuditLog, monkeypatch: pytest.MonkeyPatch)
     assert found["auditlog_healthy"] == 0
 
 
+def test_runway_is_told_of_partitioned_tables_only(
+    audit: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table without partitions has no end in sight, and no sample."""
+    monkeypatch.setattr(audit, "runways", lambda: {"logs": 86_400.5})
+    found = samples(audit)
+    assert {name: value for name, value in found.items() if "partition" in name} == {
+        'auditlog_partition_runway_seconds{table="logs"}': 86_400.5
+    }
+
+
 def test_every_number_of_the_stats_is_exposed(
     audit: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""What holds of every plan, whatever the state: random partitions, gaps, holds, months of neglect."""
+"""What holds of every plan, whatever the state: gaps, foreign partitions, holds, neglect."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from auditlog.partitions.planning.ranges import as_range
 from auditlog.partitions.spans import Span
 from plan_scene import GB, applied, of_kind
 
-MANY = settings(max_examples=120, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 FIRST_DAY = datetime(2022, 1, 1, tzinfo=UTC)
 
 days = st.integers(0, 3000)
@@ -182,7 +182,7 @@ def test_every_instant_ahead_has_a_partition(state: TableState, config: TableCon
 def test_rows_of_today_always_have_a_partition(state: TableState, config: TableConfig) -> None:
     """However many partitions there are, and whatever retention took."""
     many = tuple(
-        Leaf(f"old{n}", n, FIRST_DAY - timedelta(days=n), FIRST_DAY - timedelta(days=n - 1), 0, 0)
+        Leaf(f"old{n}", -n, FIRST_DAY - timedelta(days=n), FIRST_DAY - timedelta(days=n - 1), 0, 0)
         for n in range(MAX_LEAVES, 0, -1)
     )
     leaves = tuple(leaf for leaf in state.leaves if leaf.lower and not leaf.is_detaching)
@@ -229,6 +229,8 @@ def test_a_plan_that_is_carried_out_leaves_nothing_to_do(
     state: TableState, config: TableConfig
 ) -> None:
     """The next plan makes nothing and takes nothing."""
+    # After years of neglect the last one goes a run later, when it is not the last any more.
+    assume(not state.leaves or state.leaves[-1].upper > state.now)
     config = replace(config, max_retire=1000)
     planned = well(state, config)
     assume("too_many" not in {finding.code for finding in planned.findings})

@@ -11,11 +11,14 @@ import psycopg
 import typer
 
 from auditlog.cli import (
+    archive,
     dead_letters,
     demo,
     doctor,
+    hold,
     migrate,
     orphans,
+    partitions,
     policy,
     reconcile,
     ship,
@@ -71,6 +74,9 @@ app.command("demo", epilog=EXIT_CODES)(demo.demo)
 app.add_typer(dead_letters.app, name="dead-letters", epilog=EXIT_CODES)
 spool.app.command("ship", epilog=EXIT_CODES)(ship.ship)
 app.add_typer(spool.app, name="spool", epilog=EXIT_CODES)
+app.add_typer(partitions.app, name="partitions", epilog=EXIT_CODES)
+app.add_typer(hold.app, name="hold", epilog=EXIT_CODES)
+app.add_typer(archive.app, name="archive", epilog=EXIT_CODES)
 app.add_typer(policy.app, name="policy", epilog=EXIT_CODES)
 
 

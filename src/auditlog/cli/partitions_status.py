@@ -28,6 +28,7 @@ def table_of(statuses: Iterable[TableStatus]) -> Table:
     table.add_column("covered until", min_width=10)
     table.add_column("runway", justify="right", min_width=5)
     table.add_column("partitions", justify="right")
+    table.add_column("by", min_width=3)
     table.add_column("size", justify="right", min_width=5)
     table.add_column("rows", justify="right", min_width=4)
     table.add_column("locks", justify="right", min_width=5)
@@ -82,12 +83,13 @@ def as_json(statuses: Iterable[TableStatus]) -> dict[str, Any]:
 def _cells(status: TableStatus) -> tuple[object, ...]:
     state, until = status.state, status.covered_until
     if state is None:
-        return (status.table, "unknown", *[""] * 6)
+        return (status.table, "unknown")
     return (
         status.table,
         moment(until) if until else "not even now",
         f"{status.runway.days}d" if status.runway.days else shown(status.runway),
-        f"{len(state.leaves) + len(state.foreign)} by {state.step or '?'}",
+        len(state.leaves) + len(state.foreign),
+        state.step,
         sizes.shown(state.size_bytes),
         _estimate(_rows(state)),
         f"{state.locks_needed:,}/{state.locks_available:,}",

@@ -67,6 +67,7 @@ def as_json(found: Reconciliation, *, strict: bool) -> dict[str, Any]:
                 "table": table.table,
                 "stored": table.stored,
                 "retired": table.retired,
+                "retired_at_most": table.retired_at_most,
                 "retired_uncounted": table.uncounted,
                 "ledger_at_least": table.at_least,
                 "ledger_at_most": table.at_most,

@@ -18,6 +18,7 @@ from auditlog.partitions.archive import archive as _to_archive
 from auditlog.partitions.creating import create, repair
 from auditlog.partitions.deleting import delete
 from auditlog.partitions.detaching import detach, finalize
+from auditlog.partitions.healing import heal
 from auditlog.partitions.identity import RefusedError, require_same
 from auditlog.partitions.locking import NOT_HAD, WaitingError, persistently
 from auditlog.partitions.model import Operation, OperationKind, Outcome, TableConfig
@@ -65,7 +66,8 @@ def apply(
         psycopg.Error: the connection is lost.
     """
     started = time.monotonic()
-    steps = {**_STEPS, "archive": partial(archive, archiver=archiver, on_progress=on_progress)}
+    archive_step = partial(archive, archiver=archiver, on_progress=on_progress)
+    steps: dict[OperationKind, _Step] = {**_STEPS, "archive": archive_step}
     try:
         outcome = steps[operation.kind](conn, operation, config)
     except Exception as error:  # an archive raises whatever its storage does
@@ -101,6 +103,9 @@ def why(conn: Connection[Any], table: str, error: Exception) -> str:
 
 def _create(conn: Connection[Any], operation: Operation, config: TableConfig) -> Outcome:
     def deed() -> str:
+        if operation.upper is None:
+            raise RefusedError(f"{operation.partition} would have no upper bound")
+        locking.spare_default(conn, operation.table, timeout_s=config.lock_timeout_s)
         return create(conn, operation.table, operation.partition, operation.lower, operation.upper)
 
     made = persistently(conn, deed, timeout_s=config.lock_timeout_s)
@@ -114,8 +119,6 @@ def _repair(conn: Connection[Any], operation: Operation, _config: TableConfig) -
 
 
 def _heal(conn: Connection[Any], operation: Operation, _config: TableConfig) -> Outcome:
-    from auditlog.partitions.healing import heal
-
     heal(conn, operation)
     return Outcome(operation, "done")
 

@@ -67,13 +67,13 @@ class _File:
 
     def defaults(self) -> dict[str, Any]:
         """Return the values of all tables."""
-        return self._section(_DEFAULTS, _SHARED_KEYS)
+        return self._read(_DEFAULTS, self._section(_DEFAULTS), _SHARED_KEYS)
 
     def of_table(self, name: str) -> dict[str, Any]:
         """Return the values of one table, its tenants among them."""
-        values = self._section(name, _KEYS)
-        tenants = self._table(name).get(_TENANTS, {})
-        return {**values, "tenants": self._tenants(name, tenants)}
+        section = dict(self._section(name))
+        tenants = section.pop(_TENANTS, {})
+        return {**self._read(name, section, _KEYS), "tenants": self._tenants(name, tenants)}
 
     def check_sections(self) -> None:
         """Find what is nobody's section."""
@@ -82,17 +82,16 @@ class _File:
             if name not in known:
                 self._tell((name,), f"unknown section; {did_you_mean(name, known)}")
 
-    def _section(self, name: str, keys: "_Keys") -> dict[str, Any]:
-        table = {key: value for key, value in self._table(name).items() if key != _TENANTS}
-        found = _values(table, keys, lambda key: self._place(name, key), self._problems)
-        return _at_home(found, self._path.parent)
-
-    def _table(self, name: str) -> dict[str, Any]:
-        table = self._document.get(name, {})
-        if isinstance(table, dict):
-            return table
+    def _section(self, name: str) -> dict[str, Any]:
+        section = self._document.get(name, {})
+        if isinstance(section, dict):
+            return section
         self._tell((name,), f"must be a section: write [{name}] and its keys below")
         return {}
+
+    def _read(self, name: str, section: Mapping[str, object], keys: "_Keys") -> dict[str, Any]:
+        found = _values(section, keys, lambda key: self._place(name, key), self._problems)
+        return _at_home(found, self._path.parent)
 
     def _tenants(self, name: str, tenants: object) -> dict[str, Span]:
         if not isinstance(tenants, dict):

@@ -103,9 +103,10 @@ def indexes_of(conn: Connection[Any], oid: int) -> list[Index]:
         return cursor.execute(statement("indexes"), {"table": oid}).fetchall()
 
 
-def dependents(conn: Connection[Any], oid: int, table: str) -> Dependents:
-    """Return what refers to a table by its identity."""
-    found = rows(conn, "dependents", table=oid, called=f"logstore.{table}")
+def dependents(conn: Connection[Any], oid: int, table: str, other: str) -> Dependents:
+    """Return what refers to a table by its identity, which will be called otherwise."""
+    names = {"called": f"logstore.{table}", "other": f"logstore.{other}"}
+    found = rows(conn, "dependents", table=oid, **names)
     return Dependents(
         *(
             tuple(vouched(row["statement"]) for row in found if row["kind"] == wanted)

@@ -49,6 +49,7 @@ FROM counted
 WHERE entry.retirement_id = %(retirement_id)s
 RETURNING counted.rows, counted.last, entry.rows AS total
 """)
+_ANY = sql.SQL("SELECT FROM {} WHERE instance_id = %s AND log_date < %s LIMIT 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def delete(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
         raise RefusedError("neither a tenant nor an instant is named")
     with conn.transaction():
         _checked(conn, operation)
+        if retirements.opened(conn, operation) is None and not _has_rows(conn, operation):
+            return Outcome(operation, "already", rows=0)
         retirement_id = retirements.begin(conn, operation, "deleting")
     deleted, after = 0, None
     while True:
@@ -98,6 +101,12 @@ def _batch(
         return batch
 
     return locking.persistently(conn, deed, timeout_s=config.lock_timeout_s)
+
+
+def _has_rows(conn: Connection[Any], operation: Operation) -> bool:
+    query = _ANY.format(locking.table(operation.partition))
+    with unfiltered(conn):
+        return conn.execute(query, [operation.tenant, operation.before]).fetchone() is not None
 
 
 def _checked(conn: Connection[Any], operation: Operation) -> None:

@@ -1,5 +1,5 @@
 -- What refers to a table by its identity, and is to refer to the one that takes its name: views as
--- they are now, and publications.
+-- they are now, and publications. `other` is what the table is called by then.
 SELECT 'view' AS kind,
        format('CREATE OR REPLACE VIEW %%I.%%I %%s AS %%s', n.nspname, v.relname,
               'WITH (' || array_to_string(v.reloptions, ', ') || ')',
@@ -12,7 +12,9 @@ WHERE v.relkind = 'v' AND v.oid IN (
     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s
 )
 UNION ALL
-SELECT 'publication', format('ALTER PUBLICATION %%I ADD TABLE %%s', pubname, %(called)s::text)
+SELECT 'publication',
+       format('ALTER PUBLICATION %%1$I ADD TABLE %%2$s; ALTER PUBLICATION %%1$I DROP TABLE %%3$s',
+              pubname, %(called)s::text, %(other)s::text)
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 WHERE prrelid = %(table)s
 ORDER BY 1, 2

@@ -12,7 +12,7 @@ Only a transaction whose snapshot is older than such a move, and that had not re
 misses what was moved; PostgreSQL promises no more of any table that is dropped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal
@@ -47,7 +47,10 @@ from auditlog.partitions.model import Finding
 from auditlog.partitions.preflight import examine_back
 from auditlog.partitions.session import only_run, scalar
 
-_FROM_PARENT = ("comment", "trigger", "row trigger", "grant")
+_FROM_PARENT = (
+    *("column", "column comment", "identity", "comment"),
+    *("trigger", "grant"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class _Disabling:
         kind = scalar(self._conn, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s", oid)
         if kind == "p":
             self._on_step("swap", self._table)
+            self._dress(members_of(self._conn, oid)[0].name)
             requested, granted = swap(self._conn, self._table, lambda: self._swap(oid))
             done = perf_counter()
         elif not (parts_of(self._conn, oid) or find(self._conn, self._table)):
@@ -117,30 +121,37 @@ class _Disabling:
             self._table, "done", findings, moved, granted - requested, done - granted
         )
 
+    def _dress(self, name: str) -> None:
+        """Give what will be the table what it lacks of it, such as row security."""
+        swap(self._conn, self._table, lambda: execute(self._conn, dressed(self._table, name)))
+
     def _swap(self, oid: int) -> tuple[float, float]:
         """Give the name to the largest partition; return when the lock was asked for and had."""
         members = members_of(self._conn, oid)
-        plain, others = members[0], members[1:]
-        self._enter(plain, len(others))
-        replaced = dependents(self._conn, oid, self._table)
-        statements = [
-            *self._statements(oid, plain),
-            *replaced.views,
-            *replaced.publications,
-        ]
+        plain, others = members[0], [member.name for member in members[1:]]
+        full = self._with_rows(others)
+        replaced = dependents(self._conn, oid, self._table, scaffold(self._table))
+        statements = [*self._statements(oid, plain), *replaced.views, *replaced.publications]
+        # This row needs a partition too, and to go back must be possible where there is none.
+        is_covered = scalar(
+            self._conn, "SELECT logstore.covered_until(%s) IS NOT NULL", self._table
+        )
+        if is_covered:
+            self._enter(plain)
         # Readers of a view lock the view first: likewise, or each would wait for the other.
         execute(self._conn, *replaced.views)
         requested = perf_counter()
         execute(self._conn, _LOCK.format(qualified(self._table)))
         granted = perf_counter()
-        if {one.oid for one in members} != {one.oid for one in members_of(self._conn, oid)}:
+        if {member.name for member in members} != set(parts_of(self._conn, oid)):
             raise PartitionError(f"the partitions of logstore.{self._table} changed: run it again")
-        full = [member.name for member in others if self._has_rows(member.name)]
+        full |= self._with_rows(set(others) - full)
         execute(self._conn, *statements, *self._inheriting(full))
+        if not is_covered:
+            self._enter(plain)
         return requested, granted
 
-    def _enter(self, plain: Member, others: int) -> None:
-        """What is written down, while others need not wait yet."""
+    def _enter(self, plain: Member) -> None:
         self._conn.execute("DELETE FROM logstore.partitioning WHERE table_name = %s", [self._table])
         evidence.record(
             self._conn,
@@ -148,13 +159,10 @@ class _Disabling:
             self._table,
             f"logstore.{self._table} is not partitioned any more",
             kept=plain.name,
-            others=others,
         )
 
     def _statements(self, oid: int, plain: Member) -> Iterator[sql.Composable]:
         table, other = self._table, scaffold(self._table)
-        # While it is still the table's: for what it lacks of it.
-        yield dressed(table, plain.name)
         yield _RENAME.format(qualified(table), sql.Identifier(other))
         for index in indexes_of(self._conn, oid):
             yield renamed(index.name, index_name(index.name, table, other))
@@ -162,20 +170,24 @@ class _Disabling:
         yield _RENAME.format(qualified(plain.name), sql.Identifier(table))
         restored = rows(self._conn, "restored", table=oid, partition=plain.oid, called=table)
         yield from (vouched(row["statement"]) for row in restored)
-        yield from traits(self._conn, oid, table, _FROM_PARENT)
+        had = traits(self._conn, plain.oid, table, _FROM_PARENT)
+        yield from (one for one in traits(self._conn, oid, table, _FROM_PARENT) if one not in had)
         yield _COMMENT.format(qualified(other), f"{SCAFFOLD_MARK} of {table}: not in use any more")
 
-    def _inheriting(self, names: list[str]) -> Iterator[sql.Composable]:
-        for name in names:
+    def _inheriting(self, names: set[str]) -> Iterator[sql.Composable]:
+        for name in sorted(names):
             yield _DETACH.format(qualified(scaffold(self._table)), qualified(name))
             yield _INHERIT.format(qualified(name), qualified(self._table))
             yield _COMMENT.format(
                 qualified(name), f"{SCAFFOLD_MARK}: rows on their way into {self._table}"
             )
 
-    def _has_rows(self, name: str) -> bool:
-        any_row = sql.SQL("SELECT FROM ONLY {} LIMIT 1").format(qualified(name))
-        return self._conn.execute(any_row).fetchone() is not None
+    def _with_rows(self, names: Collection[str]) -> set[str]:
+        """Return those tables that have any; it is asked once more of the others under the lock."""
+        if not names:
+            return set()
+        queries = (_ANY_ROW.format(name, qualified(name)) for name in names)
+        return {name for (name,) in self._conn.execute(sql.SQL(" UNION ALL ").join(queries))}
 
     def _move_all(self) -> Iterator[int]:
         for name in parts_of(self._conn, oid_of(self._conn, self._table) or 0):
@@ -254,6 +266,7 @@ _LOCK = sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE")
 _RENAME = sql.SQL("ALTER TABLE {} RENAME TO {}")
 _COMMENT = sql.SQL("COMMENT ON TABLE {} IS {}")
 _DETACH = sql.SQL("ALTER TABLE {} DETACH PARTITION {}")
+_ANY_ROW = sql.SQL("SELECT {}::text WHERE EXISTS (SELECT FROM ONLY {})")
 _INHERIT = sql.SQL("ALTER TABLE {} INHERIT {}")
 _MOVE = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {columns} FROM ONLY {part} ON CONFLICT DO NOTHING"

@@ -54,7 +54,7 @@ from auditlog.partitions.session import only_run, scalar
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import MARK, name, window, windows
 
-_FOR_PARENT = ("column", "identity", "trigger", "row trigger", "grant")
+_FOR_PARENT = ("column", "identity", "trigger", "grant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class _Enabling:
     def _swap(self, end: datetime, made: int) -> tuple[float, float]:
         """Take the name away from the one and give it to the other; return when it got the lock."""
         self._enter(end, made)
-        replaced = dependents(self._conn, self._oid, self._table)
+        replaced = dependents(self._conn, self._oid, self._table, legacy(self._table))
         statements = [*self._statements(end), *replaced.views, *replaced.publications]
         # Readers of a view lock the view first: likewise, or each would wait for the other.
         execute(self._conn, *replaced.views)
@@ -224,7 +224,14 @@ class _Enabling:
         )
 
     def _still_as_prepared(self, end: datetime) -> None:
-        if self._now() >= end or oid_of(self._conn, self._table) != self._oid:
+        is_as_prepared = scalar(
+            self._conn,
+            "SELECT clock_timestamp() < %s AND pg_catalog.to_regclass(%s) = %s::oid",
+            end,
+            f"logstore.{self._table}",
+            self._oid,
+        )
+        if not is_as_prepared:
             raise PartitionError(
                 f"logstore.{self._table} is not what this run began with, or its date"
                 f" {end:%Y-%m-%d %H:%M} UTC has passed meanwhile: run it again"
@@ -239,7 +246,7 @@ class _Enabling:
         indexes = indexes_of(self._conn, self._oid)
         yield _RENAME.format(qualified(table), sql.Identifier(old))
         yield from (renamed(i.name, index_name(i.name, table, old)) for i in indexes)
-        yield from self._without_row_triggers(old)
+        yield from self._without_triggers(old)
         yield _RENAME.format(qualified(other), sql.Identifier(table))
         yield from (
             renamed(index_name(i.name, table, other), i.name) for i in indexes if not i.is_primary
@@ -250,9 +257,9 @@ class _Enabling:
         yield from traits(self._conn, self._oid, table, ["comment"])
         yield dressed(table, old)
 
-    def _without_row_triggers(self, old: str) -> Iterator[sql.Composable]:
-        """It gets them from its parent, which fails where it has them already."""
-        for (trigger,) in self._conn.execute(_ROW_TRIGGERS, [self._oid]).fetchall():
+    def _without_triggers(self, old: str) -> Iterator[sql.Composable]:
+        """Those for rows it gets from its parent, or not at all where it has them already."""
+        for (trigger,) in self._conn.execute(_TRIGGERS, [self._oid]).fetchall():
             yield _DROP_TRIGGER.format(sql.Identifier(trigger), qualified(old))
 
 
@@ -289,9 +296,9 @@ _CREATE = sql.SQL(
     " INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STATISTICS INCLUDING STORAGE)"
     " PARTITION BY RANGE (log_date)"
 )
-_ROW_TRIGGERS = (
+_TRIGGERS = (
     b"SELECT tgname FROM pg_catalog.pg_trigger"
-    b" WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 1 = 1"
+    b" WHERE tgrelid = %s AND NOT tgisinternal AND tgname <> 'append_only'"
 )
 _DROP_TRIGGER = sql.SQL("DROP TRIGGER {} ON {}")
 _COMMENT = sql.SQL("COMMENT ON TABLE {} IS {}")

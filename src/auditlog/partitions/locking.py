@@ -124,6 +124,19 @@ def default_of(conn: Connection[Any], parent: str) -> list[str]:
     return [name] if name else []
 
 
+def spare_default(conn: Connection[Any], parent: str, *, timeout_s: float) -> None:
+    """Bound each statement, where there is a DEFAULT: what is attached locks and scans it.
+
+    In a transaction, and for the rest of it.
+
+    Raises:
+        WaitingError: an old transaction has a lock on the DEFAULT.
+    """
+    if others := default_of(conn, parent):
+        preflight(conn, others)
+        limit(conn, "statement_timeout", timeout_s)
+
+
 def table(name: str) -> sql.Identifier:
     """Return a table of schema `logstore`, quoted."""
     return sql.Identifier(SCHEMA, name)

@@ -7,10 +7,13 @@ LEFT JOIN pg_inherits i ON i.inhrelid = x.indexrelid
 LEFT JOIN pg_class above ON above.oid = i.inhparent
 WHERE x.indrelid = %(partition)s AND (x.indisprimary OR above.oid IS NOT NULL)
 UNION ALL
-SELECT format('COMMENT ON INDEX logstore.%%I IS %%L', above.relname,
-              obj_description(above.oid, 'pg_class'))
-FROM pg_index x JOIN pg_class above ON above.oid = x.indexrelid
-WHERE x.indrelid = %(table)s
+SELECT format('COMMENT ON INDEX logstore.%%I IS %%L', above.relname, comment)
+FROM pg_index x
+JOIN pg_inherits i ON i.inhrelid = x.indexrelid
+JOIN pg_class above ON above.oid = i.inhparent,
+obj_description(above.oid, 'pg_class') AS comment
+WHERE x.indrelid = %(partition)s
+    AND comment IS DISTINCT FROM obj_description(x.indexrelid, 'pg_class')
 UNION ALL
 SELECT format('ALTER TABLE logstore.%%I DROP CONSTRAINT %%I', %(called)s::text, conname)
 FROM pg_constraint own

@@ -77,7 +77,7 @@ def begin(
 
 def move(conn: Connection[Any], retirement_id: str, state: str, **columns: object) -> None:
     """Bring an entry to another state, and set columns of it; those that are over have an end."""
-    settings = [
+    settings: list[sql.Composable] = [
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
         for name, value in {"state": state, **columns}.items()
     ]

@@ -218,10 +218,7 @@ def _has_check(conn: Connection[Any], operation: Operation) -> bool:
 
 
 def _attach(conn: Connection[Any], operation: Operation, config: TableConfig) -> int | None:
-    # The DEFAULT is locked for writers, and may be scanned.
-    if others := locking.default_of(conn, operation.table):
-        locking.preflight(conn, others)
-        locking.limit(conn, "statement_timeout", config.lock_timeout_s)
+    locking.spare_default(conn, operation.table, timeout_s=config.lock_timeout_s)
     require_detached(conn, operation)
     entry = retirements.required(conn, operation, "detached", "archived")
     conn.execute(

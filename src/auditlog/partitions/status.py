@@ -16,7 +16,15 @@ from psycopg.rows import scalar_row
 from auditlog.errors import PartitionError
 from auditlog.partitions.applying import why
 from auditlog.partitions.catalog import read
-from auditlog.partitions.model import Finding, Leaf, Plan, Retirement, TableConfig, TableState
+from auditlog.partitions.model import (
+    Finding,
+    Foreign,
+    Leaf,
+    Plan,
+    Retirement,
+    TableConfig,
+    TableState,
+)
 from auditlog.partitions.planning import DEFAULT_AHEAD, plan
 from auditlog.partitions.planning.ranges import as_range
 from auditlog.partitions.planning.ranges import gaps as ranges_between
@@ -116,8 +124,8 @@ def partitioned(conn: Connection[Any]) -> list[str]:
 
 def gaps(state: TableState) -> list[tuple[datetime, datetime]]:
     """Return the ranges between the first partition and the last that none of them covers."""
-    readable = [each for each in (*state.leaves, *state.foreign) if each.upper is not None]
-    taken = [as_range(each.lower, each.upper) for each in readable]
+    parts: list[Leaf | Foreign] = [*state.leaves, *state.foreign]
+    taken = [as_range(each.lower, each.upper) for each in parts if each.upper is not None]
     if not taken:
         return []
     return list(ranges_between(taken, min(taken)[0], max(upper for _, upper in taken)))

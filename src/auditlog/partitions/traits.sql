@@ -25,10 +25,17 @@ traits (position, kind, statement) AS (
     WHERE attrelid = source.oid AND attnum > 0 AND NOT attisdropped AND attoptions IS NOT NULL
 
     UNION ALL
+    SELECT 2, 'column comment',
+           format('COMMENT ON COLUMN %%s.%%I IS %%L', target, attname,
+                  col_description(attrelid, attnum))
+    FROM source, pg_attribute
+    WHERE attrelid = source.oid AND attnum > 0 AND NOT attisdropped
+
+    UNION ALL
     SELECT 3, 'identity',
            format('ALTER TABLE %%s REPLICA IDENTITY %%s', target,
-                  CASE relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END)
-    FROM source WHERE relreplident IN ('f', 'n')
+                  CASE relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'DEFAULT' END)
+    FROM source
 
     UNION ALL
     SELECT 4, 'comment', format('COMMENT ON TABLE %%s IS %%L', target, obj_description(oid, 'pg_class'))
@@ -36,7 +43,7 @@ traits (position, kind, statement) AS (
 
     UNION ALL
     -- The first ON is the trigger's own: a condition comes after it.
-    SELECT 7, CASE WHEN tgtype & 1 = 1 THEN 'row trigger' ELSE 'trigger' END,
+    SELECT 7, 'trigger',
            regexp_replace(
                overlay(definition PLACING format(' ON %%s ', target)
                        FROM strpos(definition, format(' ON %%s ', name)) FOR length(name) + 5),
@@ -46,7 +53,7 @@ traits (position, kind, statement) AS (
                       CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS'
                                      ELSE 'ENABLE REPLICA' END, tgname) END
     FROM source JOIN pg_trigger ON tgrelid = source.oid AND NOT tgisinternal
-        AND tgname <> 'append_only',
+        AND tgparentid = 0 AND tgname <> 'append_only',
          pg_get_triggerdef(pg_trigger.oid) AS definition
 
     UNION ALL

@@ -25,6 +25,8 @@ from auditlog.postgres.migrate import plan, status
 from auditlog.tables import BATCHES, DEAD_LETTERS, TABLES
 
 MAX_CLOCK_SKEW_S = 2.0
+MIN_RUNWAY_DAYS = 7
+"""A week has a Monday in it, on which somebody looks."""
 
 Clock: TypeAlias = Callable[[], float]
 State: TypeAlias = Literal["ok", "warning", "failed"]
@@ -153,6 +155,57 @@ def _append_only_guard(conn: Connection) -> Iterator[Problem]:
         yield "ok", "UPDATE, DELETE and TRUNCATE are refused", ""
 
 
+def _partitions(conn: Connection) -> Iterator[Problem]:
+    tables = conn.execute(_PARTITIONED, [[table.name for table in TABLES]]).fetchall()
+    for table, leaves, unguarded, detaching, may_ensure in tables:
+        problems = [
+            *_leaves(table, unguarded or [], detaching or []),
+            *_ensuring(conn, table, may_ensure=may_ensure),
+            *_runway(conn, table),
+        ]
+        well = f"logstore.{table} has {leaves} partitions, each with its guard"
+        yield from problems or [("ok", well, "")]
+    if not tables and _row(conn, "SELECT to_regnamespace('logstore') IS NOT NULL") == (True,):
+        yield "ok", "no table is partitioned", ""
+
+
+def _leaves(table: str, unguarded: list[str], detaching: list[str]) -> Iterator[Problem]:
+    if unguarded:
+        problem = f"{_named(unguarded)} of logstore.{table} can be changed: no guard"
+        by_hand = _CREATE_GUARD.format(table=unguarded[0])
+        yield "failed", problem, f"{_MAINTAIN}, or for one that it did not make: {by_hand}"
+    if detaching:
+        problem = (
+            f"{_named(detaching)} of logstore.{table}: a detach was interrupted; its rows are not"
+            " seen, and rows of its dates are refused"
+        )
+        yield "failed", problem, _MAINTAIN
+
+
+def _ensuring(conn: Connection, table: str, *, may_ensure: bool | None) -> Iterator[Problem]:
+    if may_ensure is False:
+        problem = (
+            f"this role may not have a partition made that logstore.{table} lacks: rows would wait"
+        )
+        yield "warning", problem, _grant(conn, _ENSURING)
+
+
+def _runway(conn: Connection, table: str) -> Iterator[Problem]:
+    if _row(conn, _MAY_ASK) != (True,):
+        return
+    (days,) = _row(conn, _DAYS_COVERED, table)
+    if days is not None and days <= 0:
+        yield "failed", f"logstore.{table} has no partition for rows of today", _MAINTAIN
+    elif days is not None and days < MIN_RUNWAY_DAYS:
+        problem = f"logstore.{table} has partitions for {days:.1f} more days only"
+        yield "warning", problem, f"{_MAINTAIN}, every day"
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
 def _durability(conn: Connection) -> Iterator[Problem]:
     is_safe = True
     for setting, consequence in _RISKY_WHEN_OFF.items():
@@ -217,6 +270,7 @@ _CHECKS: dict[str, Check] = {
     "schema": _schema,
     "rights": _rights,
     "append-only": _append_only_guard,
+    "partitions": _partitions,
     "durability": _durability,
 }
 
@@ -248,6 +302,41 @@ _GUARDS: LiteralString = f"""
     FROM ({_TABLES}) AS tables
     LEFT JOIN pg_trigger guard ON guard.tgrelid = tables.oid AND guard.tgname = 'append_only'
 """  # noqa: S608  # our own constants
+
+# A trigger of the table's own says nothing of those of its partitions: none is inherited.
+_PARTITIONED: LiteralString = f"""
+    SELECT parent.relname, count(child.oid),
+        array_agg(child.relname ORDER BY child.relname) FILTER (
+            WHERE child.relkind = 'r' AND guard.tgenabled IS NULL
+        ),
+        array_agg(child.relname ORDER BY child.relname) FILTER (WHERE link.inhdetachpending),
+        CASE WHEN has_table_privilege(parent.oid, 'INSERT') THEN has_function_privilege(
+            to_regprocedure('logstore.ensure_partition(text, timestamptz)')::oid, 'EXECUTE'
+        ) END
+    FROM ({_TABLES}) AS tables
+    JOIN pg_class parent ON parent.oid = tables.oid AND parent.relkind = 'p'
+    LEFT JOIN pg_inherits link ON link.inhparent = parent.oid
+    LEFT JOIN pg_class child ON child.oid = link.inhrelid
+    LEFT JOIN pg_trigger guard ON guard.tgrelid = child.oid AND guard.tgname = 'append_only'
+        AND guard.tgenabled IN ('O', 'A')
+    GROUP BY parent.oid, parent.relname
+    ORDER BY parent.relname
+"""  # noqa: S608  # our own constants
+_ENSURING = "EXECUTE ON FUNCTION logstore.ensure_partition(text, timestamptz)"
+_MAY_ASK: LiteralString = """
+    SELECT has_function_privilege(
+        to_regprocedure('logstore.covered_until(text)')::oid, 'EXECUTE'
+    )
+"""
+_DAYS_COVERED: LiteralString = """
+    SELECT CASE
+        WHEN covered IS NULL THEN 0
+        WHEN isfinite(covered) THEN extract(epoch FROM covered - now())::float8 / 86400
+    END
+    FROM logstore.covered_until(%s) AS covered
+"""
+_MAINTAIN = "auditlog partitions maintain"
+_MOST_NAMES = 5
 
 _ENABLE_GUARD = "ALTER TABLE logstore.{table} ENABLE TRIGGER append_only;"
 _CREATE_GUARD = (

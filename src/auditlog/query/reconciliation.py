@@ -71,7 +71,12 @@ class TableCount:
 
     @property
     def retired(self) -> int:
-        """Rows that retention took away again, also beyond the border of the range."""
+        """Rows that retention took away again; of retirements at the border of the range, none."""
+        return sum(span.retired for span in self.spans)
+
+    @property
+    def retired_at_most(self) -> int:
+        """The same, with all rows of those retirements."""
         return sum(span.retired_at_most for span in self.spans)
 
     @property

@@ -41,7 +41,7 @@ gone AS (
     SELECT
         rows,
         coalesce(first_log_date, lower_bound) AS first,
-        coalesce(last_log_date, upper_bound) AS last
+        coalesce(last_log_date, upper_bound - interval '1 microsecond') AS last
     FROM retirements
     WHERE CASE
         WHEN instance_id IS NOT NULL THEN rows > 0

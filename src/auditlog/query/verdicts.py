@@ -51,7 +51,7 @@ def conclusion(found: Reconciliation) -> str:
         return f"{head} Nothing in the trail says what became of them: see what is unexplained."
     lost = sum(gap.count for gap in found.gaps)
     waiting = (found.dead_letters or 0) + (found.spooled.waiting if found.spooled else 0)
-    retired = sum(table.retired for table in found.tables)
+    retired = sum(table.retired_at_most for table in found.tables)
     gone = f" or was retired ({retired:,})" if retired else ""
     told = f" Lost with a reason: {lost:,}." if lost else ""
     wait = f" Kept, and not in the tables: {waiting:,}." if waiting else ""
@@ -71,8 +71,7 @@ def _table(table: TableCount, found: Reconciliation) -> Iterator[Verdict]:
             f"{table.unexplained:,} that no batch of the ledger wrote:"
             f" inserted by hand, or their entry was deleted{hint}"
         )
-    retired = f"{table.retired:,} retired, " if table.retired else ""
-    figures = f"{table.stored:,} in the table, {retired}{_range(table)} by the ledger"
+    figures = f"{table.stored:,} in the table, {_retired(table)}{_of_ledger(table)}"
     figure = table.missing + table.unexplained
     detail = "; ".join([figures, *parts])
     yield Verdict(table.table, "unexplained" if figure else "ok", figure or table.stored, detail)
@@ -84,10 +83,19 @@ def _table(table: TableCount, found: Reconciliation) -> Iterator[Verdict]:
         yield Verdict(table.table, "notice", table.uncounted, detail)
 
 
-def _range(table: TableCount) -> str:
-    if table.at_least == table.at_most:
-        return f"{table.at_most:,}"
-    return f"{table.at_least:,} to {table.at_most:,} (batches reach across the border)"
+def _retired(table: TableCount) -> str:
+    if not table.retired_at_most:
+        return ""
+    return f"{_range(table.retired, table.retired_at_most)} retired, "
+
+
+def _of_ledger(table: TableCount) -> str:
+    border = "" if table.at_least == table.at_most else " (batches reach across the border)"
+    return f"{_range(table.at_least, table.at_most)} by the ledger{border}"
+
+
+def _range(at_least: int, at_most: int) -> str:
+    return f"{at_most:,}" if at_least == at_most else f"{at_least:,} to {at_most:,}"
 
 
 def _ledger(found: Reconciliation) -> Iterator[Verdict]:

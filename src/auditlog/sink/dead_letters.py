@@ -130,14 +130,14 @@ class DeadLetterFile:
         self.path = directory / name
         self._max_bytes = max_bytes
 
-    def append(self, letter: DeadLetter) -> None:
-        """Keep a letter; blocks until the disk has it.
+    def append(self, *letters: DeadLetter) -> None:
+        """Keep letters; blocks until the disk has them.
 
         Raises:
-            OSError: it could not be kept, as when the file or the disk is full.
+            OSError: none of them could be kept, as when the file or the disk is full.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        line = _line(letter)
+        line = b"".join(map(_line, letters))
         with self._locked(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
             size = os.fstat(file).st_size
             if size + len(line) > self._max_bytes:

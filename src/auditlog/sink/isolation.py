@@ -2,8 +2,8 @@
 
 The server names the row, so a batch is split there: what stands before it is good, and each row is
 sent at most twice. A row that is refused alone is stored in its smallest form, else as a dead
-letter, in the database or in a file; only what none of these take is lost, and counted. A row that
-is refused for its date is a dead letter at once.
+letter, in the database or in a file; only what none of these take is lost, and counted. Rows that
+are refused for their dates are dead letters at once, all of a kind together.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Morgue(Protocol):
 
 
 class Fate(Enum):
-    """What became of a row that was refused alone."""
+    """What became of rows that were refused, as a rule of one alone."""
 
     AGAIN = "to be written once more, in its smallest form"
     STORED = "it is there already"
@@ -56,8 +56,14 @@ class Isolation:
         self._writer = writer
         self._reporter = reporter
 
+    def is_isolated(self, batch: Batch, error: Exception) -> bool:
+        """Tell whether all rows of a batch are refused for what an error says."""
+        return batch.size == (len(error.rows) if isinstance(error, DateError) else 1)
+
     def split(self, batch: Batch, error: Exception) -> list[Batch]:
-        """Return the parts of a batch of several rows, in order; the bad row alone, if known."""
+        """Return the parts of a batch of several rows; the bad ones apart, if they are known."""
+        if isinstance(error, DateError):
+            return batch.apart(error.table, error.rows)
         at = _position(batch, error)
         if at is None:
             return batch.parts(batch.size // 2)
@@ -65,21 +71,23 @@ class Isolation:
         return [*parts[:-1], *parts[-1].parts(1)]
 
     async def keep(self, batch: Batch, error: Exception) -> Fate:
-        """Find a place for the only row of a batch.
+        """Find a place for the rows of a batch that is isolated.
 
         Raises:
             Exception: the database cannot be asked for the moment; the batch is as it was.
         """
         table = next(index for index, rows in enumerate(batch.rows) if rows)
         row = batch.rows[table][0]
+        if isinstance(error, DateError):
+            return await self._bury(table, batch, error)
         if _sqlstate(error) == _DUPLICATE:
             # Of an attempt of which nobody heard; or else another record has its identity.
             if await self._morgue.is_stored(table, row):
                 return Fate.STORED
-        elif batch.refused is None and (smallest := _smallest(table, row, error)) != row:
+        elif batch.refused is None and (smallest := reduced(table, row, _sqlstate(error))) != row:
             batch.become(table, smallest)
             return Fate.AGAIN
-        return await self._bury(table, batch.refused or row, error)
+        return await self._bury(table, batch, error)
 
     def note_reduced(self) -> None:
         """Say that a row was stored in its smallest form."""
@@ -88,23 +96,26 @@ class Isolation:
             "the database refused a row and took what is left without its texts: see audit.reduced",
         )
 
-    async def _bury(self, table: int, row: bytes, error: Exception) -> Fate:
-        letter = letter_of(table, row, _sqlstate(error), _reason(error), self._writer)
+    async def _bury(self, table: int, batch: Batch, error: Exception) -> Fate:
+        letters = [
+            letter_of(table, row, _sqlstate(error), _reason(error), self._writer)
+            for row in batch.originals()[table]
+        ]
         try:
-            await self._morgue.bury([letter])
+            await self._morgue.bury(letters)
         except _PASSING as failure:
             if classify(failure) is Fault.RETRY:
                 raise
-            return await self._file_away(letter, error)
+            return await self._file_away(letters, error)
         except Exception:  # noqa: BLE001  # of our own making: it would be there the next time, too
-            return await self._file_away(letter, error)
+            return await self._file_away(letters, error)
         self._tell("kept in logstore.dead_letters: see `auditlog dead-letters`", error)
         return Fate.BURIED
 
-    async def _file_away(self, letter: DeadLetter, error: Exception) -> Fate:
+    async def _file_away(self, letters: list[DeadLetter], error: Exception) -> Fate:
         try:
             if self._file is not None:
-                await asyncio.to_thread(self._file.append, letter)
+                await asyncio.to_thread(self._file.append, *letters)
                 self._tell("kept in the file of dead letters in spool_dir", error)
                 return Fate.BURIED
         except BlockingIOError:
@@ -133,11 +144,6 @@ def _position(batch: Batch, error: Exception) -> int | None:
     if not 0 <= row < len(batch.rows[table]):
         return None
     return sum(map(len, batch.rows[:table])) + row
-
-
-def _smallest(table: int, row: bytes, error: Exception) -> bytes:
-    """Return the form in which it may be taken; the row itself if there is none."""
-    return row if isinstance(error, DateError) else reduced(table, row, _sqlstate(error))
 
 
 def _reason(error: Exception) -> str:

@@ -219,7 +219,7 @@ def _ensure(conn: Connection[Any], table: int, row: bytes) -> None:
         if classify(error) is Fault.RETRY and answer != LOCKED:
             raise
     if (refusal := refusal_of(answer)) is not None:
-        raise DateError(table, 0, refusal)
+        raise DateError(table, [0], refusal)
     if (why := obstacle_of(answer)) is not None:
         raise PartitionError(why)
 

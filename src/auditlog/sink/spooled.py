@@ -152,7 +152,7 @@ class Spooled:
         self._let_go(batch)
 
     def bury(self, batch: Batch) -> None:
-        """Count a batch of one row as kept among the dead letters."""
+        """Count a batch as kept among the dead letters."""
         with self._accounts.lock:
             self._accounts.dead_lettered += self._decide(batch)
         self._let_go(batch)
@@ -241,7 +241,7 @@ class Recovered:
         self._spool.settle(batch.taken, batch.size)
 
     def bury(self, batch: Batch) -> None:
-        """Let a row go that is kept among the dead letters."""
+        """Let rows go that are kept among the dead letters."""
         self.buried += batch.size
         self._spool.settle(batch.taken, batch.size)
 

@@ -306,7 +306,7 @@ class Writer:
                     await self._look(self._lookout)
                 return
             if classify(error) is Fault.DATA:
-                if batch.size > 1:
+                if not self._isolation.is_isolated(batch, error):
                     self._replace(batch, self._isolation.split(batch, error))
                     return
                 error = await self._keep(batch, error)
@@ -355,7 +355,7 @@ class Writer:
             raise asyncio.CancelledError
 
     async def _keep(self, batch: Batch, error: Exception) -> Exception | None:
-        """Find a place for a refused row; return what stands in the way of that for now."""
+        """Find a place for refused rows; return what stands in the way of that for now."""
         try:
             fate = await self._isolation.keep(batch, error)
         except Exception as failure:  # noqa: BLE001  # the writer survives whatever it meets

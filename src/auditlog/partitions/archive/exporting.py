@@ -76,10 +76,13 @@ def archive(
         on_progress: See `Progress`.
 
     Raises:
+        SettingsError: a URL that cannot be used.
         PartitionError: it cannot be stored, or what was stored is not what was sent.
         psycopg.Error: the partition cannot be read.
     """
+    # What cannot work is told before all rows are read.
     stop_without(fmt)
+    store_at(to)
     with _snapshot(conn):
         content = Content(
             table,

@@ -91,6 +91,7 @@ class Folder:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+                _forget(file.fileno())
                 part.replace(self._path / name)
             _sync(self._path)
 
@@ -121,6 +122,12 @@ def _owned(part: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+def _forget(descriptor: int) -> None:
+    """Have it read back from the disk, and not from memory, where the system can be asked to."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _busy(part: Path) -> PartitionError:

@@ -16,7 +16,7 @@ from auditlog.partitions.archive.manifest import (
     Manifest,
     decode,
 )
-from auditlog.partitions.archive.packing import unpack
+from auditlog.partitions.archive.packing import agree, unpack
 from auditlog.partitions.archive.raw import Passed
 from auditlog.partitions.archive.storage import Store, store_at
 
@@ -114,21 +114,13 @@ def raw_bytes(store: Store, manifest: Manifest, on_progress: OnRows = quietly) -
     content, sizes, passed = manifest.content, manifest.sizes, Passed()
     if not store.exists(DATA_FILES[content.format]):
         raise PartitionError(f"{DATA_FILES[content.format]} is missing in {store.uri}")
-    for chunk in unpack(store, content, passed):
+    for chunk in unpack(store, manifest, passed):
         # What swells without end is stopped here.
-        _agree("bytes of raw data", min(passed.raw.size, sizes.raw_bytes), passed.raw.size)
+        agree("bytes of raw data", min(passed.raw.size, sizes.raw_bytes), passed.raw.size)
         yield chunk
         on_progress(passed.rows, content.fingerprint.rows)
-    _agree("bytes stored", sizes.stored_bytes, passed.stored.size)
-    _agree("SHA-256 of what is stored", sizes.stored_sha256, passed.stored.sha256)
-    _agree("bytes of raw data", sizes.raw_bytes, passed.raw.size)
-    _agree("SHA-256 of raw data", sizes.raw_sha256, passed.raw.sha256)
-    _agree("rows", content.fingerprint.rows, passed.rows)
-
-
-def _agree(what: str, expected: object, found: object) -> None:
-    if expected != found:
-        raise PartitionError(
-            f"the data is not what the manifest says: {what} {found} instead of {expected};"
-            " take another copy of the archive"
-        )
+    agree("bytes stored", sizes.stored_bytes, passed.stored.size)
+    agree("SHA-256 of what is stored", sizes.stored_sha256, passed.stored.sha256)
+    agree("bytes of raw data", sizes.raw_bytes, passed.raw.size)
+    agree("SHA-256 of raw data", sizes.raw_sha256, passed.raw.sha256)
+    agree("rows", content.fingerprint.rows, passed.rows)

@@ -6,7 +6,7 @@ then where that one ends or begins. Nothing is made below what retention takes o
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 
 from auditlog.partitions.model import Finding, Leaf, Operation, Step
 from auditlog.partitions.planning.ranges import FIRST, Range, gaps
@@ -21,7 +21,12 @@ _TICK = timedelta(microseconds=1)
 
 
 def create(
-    situation: Situation, step: Step, retired_until: datetime | None, reserved: Sequence[Range]
+    situation: Situation,
+    step: Step,
+    retired_until: datetime | None,
+    reserved: Sequence[Range],
+    *,
+    is_too_big: bool = False,
 ) -> Part:
     """Plan what is to be made.
 
@@ -30,9 +35,12 @@ def create(
         step: Length of a window.
         retired_until: Nothing is made below it, but for the rows of today.
         reserved: Ranges that other operations of the plan are going to take.
+        is_too_big: Partitions of the past would be the next to go, for the table's size.
     """
     taken = [*situation.taken, *reserved]
     missing = _missing(situation, step, retired_until, taken)
+    if situation.state.leaves and not situation.clock_jump and not is_too_big:
+        missing = chain(missing, _missed(situation, step, retired_until, taken))
     pieces = list(islice(missing, MAX_LEAVES + 1))
     room = max(MAX_LEAVES - len(situation.state.leaves), _until_now(pieces, situation.now))
     operations, findings = _named(situation, step, pieces[:room])
@@ -45,18 +53,34 @@ def create(
 def _missing(
     situation: Situation, step: Step, retired_until: datetime | None, taken: Sequence[Range]
 ) -> Iterator[Range]:
-    """Yield ranges without a partition: from now on, then those before, the newest first."""
-    now, cutoff = situation.now, situation.config.cutoff(situation.now) or FIRST
+    """Yield ranges without a partition from now on."""
+    now, taken_away = situation.now, retired_until or FIRST
     start, end = window(step, now)[0], window(step, situation.horizon)[1]
-    if retired_until is not None and retired_until <= now:
-        start = max(start, retired_until)
-    pieces = chain.from_iterable(_pieces(step, gap) for gap in gaps(taken, start, end))
-    yield from (piece for piece in pieces if piece[1] > cutoff)
-    if situation.state.leaves and not situation.clock_jump:
-        floor = max(_oldest(situation.state.leaves), retired_until or FIRST)
-        missed = reversed(list(gaps(taken, floor, start)))
-        pieces = chain.from_iterable(_pieces_backwards(step, gap) for gap in missed)
-        yield from takewhile(lambda piece: piece[1] > cutoff, pieces)
+    if taken_away <= now:
+        start = max(start, taken_away)
+    for gap in gaps(taken, start, end):
+        for lower, upper in _pieces(step, gap):
+            is_gone = upper <= taken_away or _is_old(situation, (lower, upper))
+            if upper > now or not is_gone:
+                yield lower, upper
+
+
+def _missed(
+    situation: Situation, step: Step, retired_until: datetime | None, taken: Sequence[Range]
+) -> Iterator[Range]:
+    """Yield ranges without a partition from the oldest partition till now, the newest first."""
+    floor = max(_oldest(situation.state.leaves), retired_until or FIRST)
+    for gap in reversed(list(gaps(taken, floor, window(step, situation.now)[0]))):
+        for piece in _pieces_backwards(step, gap):
+            if _is_old(situation, piece):
+                return
+            yield piece
+
+
+def _is_old(situation: Situation, piece: Range) -> bool:
+    """Tell whether retention would take it at once."""
+    cutoff = situation.config.cutoff(situation.now)
+    return cutoff is not None and piece[1] <= cutoff
 
 
 def _pieces(step: Step, gap: Range) -> Iterator[Range]:

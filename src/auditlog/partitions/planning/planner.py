@@ -21,7 +21,7 @@ from auditlog.partitions.planning.creation import create
 from auditlog.partitions.planning.defaults import heal, unhealed
 from auditlog.partitions.planning.observations import ESSENTIAL, observe, unread
 from auditlog.partitions.planning.ranges import FIRST, as_range, covered_until
-from auditlog.partitions.planning.retention import retire
+from auditlog.partitions.planning.retention import is_too_big, retire
 from auditlog.partitions.planning.situation import Part, Situation
 from auditlog.partitions.planning.tenants import delete
 from auditlog.partitions.planning.unfinished import finalize, go_on
@@ -95,6 +95,7 @@ def _operations(situation: Situation, step: Step) -> list[Part]:
         step,
         _retired_until(situation.state, leaving),
         [*(as_range(each.lower, each.upper) for each in reserved), *unhealed(situation, healed)],
+        is_too_big=is_too_big(situation, leaving),
     )
     names = {operation.partition for operation in leaving}
     parts = [

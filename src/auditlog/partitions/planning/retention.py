@@ -4,7 +4,7 @@ A partition goes when its upper bound is past the cutoff, so everything in it is
 the one that takes rows, never the last, none that a hold is on, and only so many in one run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from auditlog.partitions.model import Finding, Leaf, Operation, OperationKind, TableConfig
 from auditlog.partitions.planning.holds import Kept
@@ -37,6 +37,13 @@ def retire(situation: Situation, begun: int) -> Part:
     return Part(tuple(operations), (*kept.findings(), *_more(situation.config, later)))
 
 
+def is_too_big(situation: Situation, leaving: Sequence[Operation]) -> bool:
+    """Tell whether a table has more than it may have by size, once some partitions are gone."""
+    limit, gone = situation.config.retain_bytes, {operation.oid for operation in leaving}
+    rest = (leaf for leaf in situation.state.leaves if leaf.oid not in gone)
+    return limit is not None and _size(rest) > limit
+
+
 def ending_of(config: TableConfig) -> tuple[OperationKind, ...]:
     """Return what becomes of a partition that is detached; nothing, where nothing is allowed."""
     if config.archive:
@@ -56,12 +63,16 @@ def no_archive(table: str, partitions: Sequence[str]) -> Finding:
 
 def _chosen(situation: Situation, kept: Kept) -> Iterator[tuple[Leaf, str]]:
     """Yield what can go, with the reason; what a hold is on counts in the size that is left."""
-    left = sum(leaf.size_bytes for leaf in situation.state.leaves if not leaf.is_detaching)
+    left = _size(situation.state.leaves)
     for leaf in situation.closed:
         why = _too_old(situation, leaf) or _too_much(situation, leaf, left)
         if why and not kept.keeps(leaf.name, leaf.lower, leaf.upper):
             yield leaf, why
             left -= leaf.size_bytes
+
+
+def _size(leaves: Iterable[Leaf]) -> int:
+    return sum(leaf.size_bytes for leaf in leaves if not leaf.is_detaching)
 
 
 def _too_old(situation: Situation, leaf: Leaf) -> str | None:

@@ -77,9 +77,14 @@ class Situation:
 
     @property
     def taken(self) -> Iterator[Range]:
-        """Ranges that nothing else can be attached for."""
+        """Ranges that nothing else is to be attached for.
+
+        What is being detached and still ought to take rows is finalised first, and then replaced.
+        """
         for each in self.children:
-            yield as_range(each.lower, each.upper)
+            is_leaving = isinstance(each, Leaf) and each.is_detaching and each.upper > self.now
+            if not is_leaving:
+                yield as_range(each.lower, each.upper)
 
     @property
     def can_detach(self) -> bool:

@@ -47,17 +47,20 @@ from auditlog.sink.database.merge import (
     columns_of,
 )
 from auditlog.sink.database.partitions import (
+    ALIKE,
     COVERED,
     ENSURE,
     LOCKED,
     LOOK_AGAIN_S,
     LOOK_EVERY_S,
     LOOK_TIMEOUT_S,
+    MAX_ALIKE,
     TABLE_NAMES,
     DateError,
     Ensuring,
     Runway,
     ensuring,
+    resembling,
 )
 from auditlog.sink.dead_letters import BURY, DeadLetter
 from auditlog.sink.encoding.reduced import is_tuple
@@ -240,7 +243,7 @@ class CopyTarget:
         if refusal is None and self._ensuring.pause() is None:
             refusal = self._ensuring.answered(table, row, await self._ask_for(table, row))
         if refusal is not None:
-            raise DateError(table, number, refusal) from error
+            raise DateError(table, await self._alike(batch, place, refusal), refusal) from error
         if (why := self._ensuring.pause()) is not None:
             note_remedy(error, why)
             raise error
@@ -264,6 +267,21 @@ class CopyTarget:
         if answer == "made":
             self._on_made(TABLE_NAMES[table])
         return str(answer)
+
+    async def _alike(self, batch: Batch, place: tuple[int, int], refusal: str) -> list[int]:
+        """Return the rows that are refused as one of them is: a clock that is wrong dates all."""
+        table, number = place
+        rows = batch.rows[table]
+        asked = [n for n, row in enumerate(rows) if self._ensuring.refusal(table, row) == refusal]
+        asked = [number, *(n for n in asked if n != number)][:MAX_ALIKE]
+        if len(asked) == 1:
+            return asked
+        with suppress(Error):
+            async with self._session() as cursor:
+                sent = resembling(table, [rows[n] for n in asked], refusal)
+                await cursor.execute(ALIKE, sent)
+                return [asked[n] for (n,) in await cursor.fetchall()] or [number]
+        return [number]
 
     async def _copy(self, cursor: Cursor, batch: Batch, streams: list[bytes]) -> None:
         added = list(map(len, batch.rows))

@@ -63,15 +63,16 @@ def columns_of(table: int, rows: Sequence[bytes]) -> list[Array]:
     columns = zip(*(tuple(fields(row)) for row in rows), strict=True)
     described = TABLES[table].columns
     return [
-        Array(_array(_ELEMENT_OIDS[column.type], values))
-        for column, values in zip(described, columns, strict=True)
+        array_of(column.type, values) for column, values in zip(described, columns, strict=True)
     ]
 
 
-def _array(element_oid: int, values: Sequence[bytes | None]) -> bytes:
-    head = _pack_head(1, 1, element_oid, len(values), 1)
-    return head + b"".join(
-        _NULL if value is None else _pack_length(len(value)) + value for value in values
+def array_of(element_type: str, values: Sequence[bytes | None]) -> Array:
+    """Put values together as an array of a type that a column of ours has."""
+    head = _pack_head(1, 1, _ELEMENT_OIDS[element_type], len(values), 1)
+    return Array(
+        head
+        + b"".join(_NULL if value is None else _pack_length(len(value)) + value for value in values)
     )
 
 

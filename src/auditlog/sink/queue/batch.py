@@ -1,5 +1,6 @@
 """Rows that are written in one transaction, and the sources that hand them out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -32,7 +33,7 @@ class Source(Protocol):
         """Count a batch, or a part of one, as written, or as lost for a reason."""
 
     def bury(self, batch: "Batch") -> None:
-        """Count a batch of one row as kept among the dead letters."""
+        """Count a batch as kept among the dead letters."""
 
     def give_up(self, batch: "Batch") -> int:
         """Take a batch back that will not be written by this run; return how many rows are lost."""
@@ -87,6 +88,15 @@ class Batch:
             second.rows.append(rows[at:])
             at = max(0, at - len(rows))
         return [part for part in (first, second) if part.size]
+
+    def apart(self, table: int, numbers: Collection[int]) -> list["Batch"]:
+        """Take rows of one table out, which come last; no part is empty."""
+        others, these = self._part([]), self._part([])
+        for index, rows in enumerate(self.rows):
+            chosen = frozenset(numbers if index == table else ())
+            others.rows.append([row for n, row in enumerate(rows) if n not in chosen])
+            these.rows.append([row for n, row in enumerate(rows) if n in chosen])
+        return [part for part in (others, these) if part.size]
 
     def _part(self, rows: list[list[bytes]]) -> "Batch":
         return Batch(rows, self.source, replay=self.replay, taken=self.taken)

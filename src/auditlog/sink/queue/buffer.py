@@ -156,10 +156,10 @@ class Buffer:
         self._answer(batch, durable=reason is None)
 
     def bury(self, batch: Batch) -> None:
-        """Count a batch of one row as kept among the dead letters."""
+        """Count a batch as kept among the dead letters."""
         with self._lock:
             self._land(batch)
-            self._accounts.dead_lettered += 1
+            self._accounts.dead_lettered += batch.size
         self._answer(batch, durable=True)
 
     def give_up(self, batch: Batch) -> int:
