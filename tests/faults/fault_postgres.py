@@ -142,8 +142,12 @@ class Postgres:
     def kill_backend(self, database: Database) -> None:
         """Kill the process that serves the service: the server then crashes and recovers."""
         pids = database.fetch(f"SELECT pid {_SESSIONS}")
-        for (pid,) in pids:
-            os.kill(pid, signal.SIGKILL)
+        with psycopg.connect(self._server.dsn, autocommit=True) as witness:
+            for (pid,) in pids:
+                os.kill(pid, signal.SIGKILL)
+            if pids:
+                # Until it notices, it answers as ever.
+                until(lambda: not _lives(witness), "the server has crashed")
         until(self._answers, "the server has recovered")
 
     def _stop(self) -> None:
@@ -182,3 +186,11 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def _lives(session: psycopg.Connection[Any]) -> bool:
+    try:
+        session.execute("SELECT")
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -138,14 +138,17 @@ def test_missing_extra_is_named(
 
 def test_unknown_scheme_is_told() -> None:
     """And it is no traceback."""
-    with pytest.raises(PartitionError, match="is no place for an archive"):
+    with pytest.raises(SettingsError, match="is no place for an archive"):
         store_at("nosuchthing://x")
 
 
-def test_password_in_a_url_is_refused() -> None:
+@pytest.mark.parametrize(
+    "url", ["ftp://user:hunter2@host/x", "simplecache::ftp://:hunter2@host/x", "s3://[:hunter2@/x"]
+)
+def test_password_in_a_url_is_refused(url: str) -> None:
     """URLs of archives are stored and shown; and the message does not repeat it."""
     with pytest.raises(SettingsError) as refused:
-        store_at("ftp://user:hunter2@host/archive")
+        store_at(url)
     assert "hunter2" not in str(refused.value)
 
 

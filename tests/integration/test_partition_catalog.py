@@ -153,10 +153,9 @@ def test_an_interrupted_detach_is_seen(dsn: str) -> None:
     with psycopg.connect(dsn) as reader, connected(dsn) as conn:
         reader.execute("SELECT count(*) FROM logstore.logs")
         conn.execute("SET statement_timeout = '500ms'")
+        detach = f"DETACH PARTITION logstore.{partition(2)} CONCURRENTLY"
         with pytest.raises(psycopg.errors.QueryCanceled):
-            conn.execute(
-                f"ALTER TABLE logstore.logs DETACH PARTITION logstore.{partition(2)} CONCURRENTLY".encode()
-            )
+            conn.execute(f"ALTER TABLE logstore.logs {detach}".encode())
     assert [leaf.is_detaching for leaf in seen(dsn).leaves] == [True, False, False]
 
 
@@ -195,7 +194,8 @@ def test_what_is_recorded_is_read(any_dsn: str) -> None:
         conn.execute(
             "INSERT INTO logstore.holds (hold_id, table_name, instance_id, from_date, until_date,"
             " reason, released_at) VALUES"
-            " ('00000000-0000-4000-8000-000000000001', NULL, 't', '-infinity', 'infinity', 'a', NULL),"
+            " ('00000000-0000-4000-8000-000000000001', NULL, 't', '-infinity', 'infinity', 'a',"
+            "  NULL),"
             " ('00000000-0000-4000-8000-000000000002', 'logs', NULL, '2026-01-01 00:00+00',"
             "  '10000-01-01', 'b', NULL),"
             " (gen_random_uuid(), 'quota_logs', NULL, '-infinity', 'infinity', 'other', NULL),"

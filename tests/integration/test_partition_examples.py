@@ -28,6 +28,12 @@ CRON = """
     LANGUAGE plpgsql AS 'BEGIN EXECUTE command; RETURN 1; END'
 """
 
+LEAVES = (
+    "SELECT relname::text FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+    " WHERE inhparent = 'logstore.logs'::regclass AND relname <> 'logs_legacy'"
+    " ORDER BY relname DESC"
+)
+
 
 @pytest.fixture
 def auditlog(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
@@ -39,16 +45,9 @@ def logs(any_dsn: str) -> str:
     """A database whose table logs is partitioned, and lacks its last partition."""
     with maintenance(any_dsn) as conn:
         enable(conn, "logs", "month")
-    (last,) = fetch(any_dsn, f"SELECT relname::text FROM ({LEAVES}) AS leaf LIMIT 1")
+    last, *_ = fetch(any_dsn, LEAVES)
     execute(any_dsn, f"DROP TABLE logstore.{last}")
     return any_dsn
-
-
-LEAVES = (
-    "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid"
-    " WHERE inhparent = 'logstore.logs'::regclass AND relname <> 'logs_legacy'"
-    " ORDER BY relname DESC"
-)
 
 
 def count(dsn: str) -> int:

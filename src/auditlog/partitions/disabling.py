@@ -112,7 +112,7 @@ class _Disabling:
             self._dress(members_of(self._conn, oid)[0].name)
             requested, granted = swap(self._conn, self._table, lambda: self._swap(oid))
             done = perf_counter()
-        elif not (parts_of(self._conn, oid) or find(self._conn, self._table)):
+        elif not (self._halfway() or find(self._conn, self._table)):
             return DisableReport(self._table, "already", findings)
         moved = sum(self._move_all())
         self._on_step("clear", scaffold(self._table))
@@ -190,10 +190,16 @@ class _Disabling:
         return {name for (name,) in self._conn.execute(sql.SQL(" UNION ALL ").join(queries))}
 
     def _move_all(self) -> Iterator[int]:
-        for name in parts_of(self._conn, oid_of(self._conn, self._table) or 0):
+        for name in self._halfway():
             self._on_step("move", name)
             with self._conn.transaction():
-                yield self._move(name)
+                moved = self._move(name)
+            yield moved
+
+    def _halfway(self) -> list[str]:
+        """Return the partitions whose rows are still to be moved, and no table of others."""
+        oid = oid_of(self._conn, self._table) or 0
+        return parts_of(self._conn, oid, SCAFFOLD_MARK)
 
     def _move(self, name: str) -> int:
         """Move a partition's rows and drop it, each row being seen once at any moment."""

@@ -25,7 +25,9 @@ from auditlog.partitions.session import scalar
 _PARTS = """
     SELECT array(SELECT c.relname::text FROM pg_catalog.pg_inherits i
                  JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = %s ORDER BY 1)
+                 WHERE i.inhparent = %s AND starts_with(
+                     coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), ''), %s
+                 ) ORDER BY 1)
 """
 
 
@@ -76,9 +78,9 @@ def drop_empty(conn: Connection[Any], name: str) -> None:
     execute(conn, sql.SQL("DROP TABLE {}").format(qualified(name)))
 
 
-def parts_of(conn: Connection[Any], oid: int) -> list[str]:
-    """Return the names of partitions or of tables that inherit."""
-    return list(scalar(conn, _PARTS, oid))
+def parts_of(conn: Connection[Any], oid: int, mark: str = "") -> list[str]:
+    """Return the names of partitions, or of tables that inherit, whose comment begins so."""
+    return list(scalar(conn, _PARTS, oid, mark))
 
 
 def _scaffold_of(conn: Connection[Any], table: str) -> int | None:

@@ -10,16 +10,16 @@ from auditlog.partitions.lookups import rows
 _TABLE: dict[str, tuple[str, LiteralString]] = {
     "hypertables": (
         "it is a hypertable of TimescaleDB: use its policies",
-        "SELECT FROM {} WHERE hypertable_schema = 'logstore' AND hypertable_name = %(table)s",
+        "SELECT 1 FROM {} WHERE hypertable_schema = 'logstore' AND hypertable_name = %(table)s",
     ),
     "pg_dist_partition": (
         "it is a distributed table of Citus: use create_time_partitions and"
         " drop_old_time_partitions",
-        "SELECT FROM {} WHERE logicalrelid::oid = %(oid)s::oid",
+        "SELECT 1 FROM {} WHERE logicalrelid::oid = %(oid)s::oid",
     ),
     "part_config": (
         "pg_partman manages it: remove it from part_config first",
-        "SELECT FROM {} WHERE parent_table = 'logstore.' || %(table)s",
+        "SELECT 1 FROM {} WHERE parent_table = 'logstore.' || %(table)s",
     ),
 }
 

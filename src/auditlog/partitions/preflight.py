@@ -256,7 +256,8 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
     "inherited": (
         "human",
         "{about} inherits from {table}, as while partitions are given up",
-        "end that: auditlog partitions disable",
+        "end that: auditlog partitions disable; if it is your own, ALTER TABLE {about} NO INHERIT"
+        " {table}",
     ),
     "typed": ("human", "{table} is of type {about}", "ALTER TABLE {table} NOT OF"),
     "key": (

@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 
 import psycopg
 
-from auditlog.errors import PartitionError
+from auditlog.errors import PartitionError, SettingsError
 
 _BLOCK_BYTES = 8 * 1024 * 1024
 """Parts of an upload, and what reading fetches at once: S3 takes 10 000 parts, so 80 GB."""
@@ -31,7 +31,7 @@ class Remote:
                 " for s3://, or fsspec and the package that it names for the scheme"
             ) from error
         except ValueError as error:
-            raise PartitionError(f"{uri} is no place for an archive: {error}") from error
+            raise SettingsError(f"{uri} is no place for an archive: {error}") from error
 
     def exists(self, name: str) -> bool:
         """Ask the store, and no cache of an earlier answer."""

@@ -8,15 +8,17 @@ manifest is unfinished.
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
-from urllib.parse import urlsplit
 
 from auditlog.errors import PartitionError, SettingsError
 
 _PART = ".part"
+# fsspec chains URLs, so it may stand anywhere.
+_PASSWORD = re.compile(r"://[^:@/]*:[^/]*@")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,12 +44,12 @@ def store_at(uri: str) -> Store:
     """Return the store of a path or URL; nothing is made before something is written.
 
     Raises:
-        SettingsError: a URL with a password in it, or without its scheme.
+        SettingsError: a URL with a password in it, or of a scheme that nobody knows.
         PartitionError: what reads such URLs is not installed.
     """
     if "://" not in uri:
         return Folder(Path(uri).absolute())
-    if urlsplit(uri).password:
+    if _PASSWORD.search(uri):
         raise SettingsError(
             "the archive's URL has a password in it, and archives' URLs are stored and shown:"
             " give it as the store's own settings do, such as AWS_SECRET_ACCESS_KEY"
