@@ -13,6 +13,9 @@
 --
 --     GRANT EXECUTE ON FUNCTION logstore.ensure_partition(text, timestamptz),
 --         logstore.covered_until(text) TO the_writer;
+--
+-- ensure_partition runs with the rights of its owner, which must be the tables' owner or a member of
+-- it; it makes only what maintenance would make too, whatever it is asked for and however often.
 
 CREATE FUNCTION logstore.partition_window(
     step text, at timestamptz, OUT lower timestamptz, OUT upper timestamptz
@@ -57,16 +60,24 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
 AS $$
-    SELECT child.inhrelid, bounds[1]::timestamptz, bounds[2]::timestamptz, child.inhdetachpending
+    SELECT child.inhrelid,
+        CASE WHEN is_read THEN split_part(bounds, '''', 2)::timestamptz END,
+        CASE WHEN is_read THEN split_part(bounds, '''', 4)::timestamptz END,
+        child.inhdetachpending
     FROM pg_inherits child
     JOIN pg_class c ON c.oid = child.inhrelid
-    LEFT JOIN LATERAL regexp_match(
-        replace(
-            replace(pg_get_expr(c.relpartbound, 0), '(MINVALUE)', '(''-infinity'')'),
-            '(MAXVALUE)', '(''infinity'')'
-        ),
-        '^FOR VALUES FROM [(]''([^'']+)''[)] TO [(]''([^'']+)''[)]$'
-    ) AS bounds ON true
+    CROSS JOIN LATERAL replace(
+        replace(pg_get_expr(c.relpartbound, 0), '(MINVALUE)', '(''-infinity'')'),
+        '(MAXVALUE)', '(''infinity'')'
+    ) AS bounds
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM pg_partitioned_table
+            JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
+            WHERE partrelid = parent AND partstrat = 'r' AND partnatts = 1
+                AND atttypid = 'timestamptz'::regtype
+        ) AND bounds LIKE 'FOR VALUES FROM (%) TO (%)'
+    ) AS form (is_read)
     WHERE child.inhparent = parent
 $$;
 COMMENT ON FUNCTION logstore.partitions_of(oid) IS
@@ -266,8 +277,8 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     plan record;
+    around record;
     retired_until timestamptz;
-    oldest timestamptz;
 BEGIN
     SELECT p.table_name, p.step, p.ahead, c.oid::regclass AS parent INTO plan
     FROM logstore.partitioning p
@@ -279,31 +290,29 @@ BEGIN
         RETURN;
     END IF;
     parent := plan.parent;
-    SELECT CASE WHEN p.is_detaching THEN 'detaching' ELSE 'already' END INTO verdict
-    FROM logstore.partitions_of(parent) p
-    WHERE p.lower <= at AND at < p.upper;
-    IF FOUND THEN
-        RETURN;
-    END IF;
+    SELECT
+        max(CASE WHEN p.is_detaching THEN 'detaching' ELSE 'already' END)
+            FILTER (WHERE p.lower <= at AND at < p.upper) AS verdict,
+        min(p.lower) AS oldest,
+        max(p.upper) FILTER (WHERE p.upper <= at) AS ended,
+        min(p.lower) FILTER (WHERE p.lower > at) AS beginning
+    INTO around FROM logstore.partitions_of(parent) p;
     SELECT max(r.upper_bound) INTO retired_until
     FROM logstore.retirements r
     WHERE r.table_name = plan.table_name AND r.instance_id IS NULL
         AND r.state IN ('detached', 'archived', 'dropped') AND r.upper_bound <= clock_timestamp();
-    SELECT min(p.lower) INTO oldest FROM logstore.partitions_of(parent) p;
     verdict := CASE
-        WHEN at < retired_until OR at < coalesce(
-            oldest, (logstore.partition_window(plan.step, clock_timestamp())).lower
+        WHEN around.verdict IS NOT NULL THEN around.verdict
+        -- Rows of now always have a partition.
+        WHEN at < retired_until OR at < least(
+            around.oldest, (logstore.partition_window(plan.step, clock_timestamp())).lower
         ) THEN 'retired'
         WHEN at >= clock_timestamp() + plan.ahead + ('1 ' || plan.step)::interval THEN 'too_far'
         ELSE 'due'
     END;
     IF verdict = 'due' THEN
-        SELECT greatest(w.lower, retired_until, max(p.upper) FILTER (WHERE p.upper <= at)),
-            least(w.upper, min(p.lower) FILTER (WHERE p.lower > at))
-        INTO lower, upper
-        FROM logstore.partition_window(plan.step, at) w
-        LEFT JOIN logstore.partitions_of(parent) p ON true
-        GROUP BY w.lower, w.upper;
+        SELECT greatest(w.lower, retired_until, around.ended), least(w.upper, around.beginning)
+        INTO lower, upper FROM logstore.partition_window(plan.step, at) w;
         partition_name := logstore.partition_name(plan.table_name, plan.step, lower);
     END IF;
 END
@@ -332,6 +341,34 @@ $$;
 COMMENT ON FUNCTION logstore.ensure_partition(text, timestamptz) IS
     'Makes the partition that a row of that log_date lacks, with the rights of the owner: "made", "already"; or not: "retired", older than what is kept; "too_far", ahead of what is made; "detaching"; "not_partitioned".';
 
+CREATE FUNCTION logstore.cover_end(parent oid, at timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH cover AS MATERIALIZED (
+        SELECT p.lower, p.upper FROM logstore.partitions_of(parent) p
+        WHERE NOT p.is_detaching AND p.upper > at
+    )
+    SELECT min(upper) FROM cover
+    WHERE NOT EXISTS (SELECT FROM cover AS next WHERE next.lower = cover.upper)
+        AND EXISTS (SELECT FROM cover WHERE lower <= at)
+$$;
+COMMENT ON FUNCTION logstore.cover_end(oid, timestamptz) IS
+    'Until when a table has partitions without a gap, from an instant on; null if it has none for that.';
+
+CREATE FUNCTION logstore.covered_until(table_name text) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE relkind WHEN 'r' THEN timestamptz 'infinity'
+        ELSE logstore.cover_end(oid, statement_timestamp()) END
+    FROM pg_class
+    WHERE relname = table_name AND relnamespace = 'logstore'::regnamespace
+        AND relkind IN ('r', 'p')
+$$;
+COMMENT ON FUNCTION logstore.covered_until(text) IS
+    'Until when rows that are recorded from now on have a partition, without a gap; "infinity" for a table that is not partitioned, null if there is none even now.';
+
 CREATE FUNCTION logstore.make_partitions() RETURNS TABLE (
     table_name text, partition_name text, result text
 )
@@ -342,63 +379,47 @@ SET datestyle = 'ISO, YMD'
 SET lock_timeout = '1500ms'
 AS $$
 DECLARE
-    plan logstore.partitioning;
+    plan record;
     instant timestamptz;
     due record;
-    made integer;
+    tries integer;
 BEGIN
-    FOR plan IN SELECT * FROM logstore.partitioning p ORDER BY p.table_name LOOP
+    FOR plan IN
+        SELECT p.table_name, p.step, clock_timestamp() + p.ahead AS until, c.oid AS parent
+        FROM logstore.partitioning p
+        JOIN pg_class c ON c.relname = p.table_name AND c.relkind = 'p'
+            AND c.relnamespace = 'logstore'::regnamespace
+        ORDER BY p.table_name
+    LOOP
         table_name := plan.table_name;
         instant := clock_timestamp();
-        made := 0;
-        WHILE instant < clock_timestamp() + plan.ahead AND made < 20 LOOP
+        tries := 0;
+        LOOP
+            instant := coalesce(logstore.cover_end(plan.parent, instant), instant);
+            EXIT WHEN instant >= plan.until OR tries = 20;
             due := logstore.due_partition(plan.table_name, instant);
-            EXIT WHEN due.verdict = 'not_partitioned';
-            IF due.verdict = 'due' THEN
-                partition_name := due.partition_name;
-                BEGIN
-                    result := logstore.make_partition(
-                        due.parent, due.partition_name, due.lower, due.upper
-                    );
-                EXCEPTION WHEN OTHERS THEN
-                    result := 'failed: ' || SQLERRM;
-                    RAISE WARNING '%: %', partition_name, SQLERRM USING ERRCODE = SQLSTATE;
-                END;
-                made := made + 1;
-                RETURN NEXT;
-                EXIT WHEN result NOT IN ('made', 'already');
-            END IF;
             instant := coalesce(
                 due.upper, (logstore.partition_window(plan.step, instant)).upper
             );
+            CONTINUE WHEN due.verdict <> 'due';
+            partition_name := due.partition_name;
+            tries := tries + 1;
+            BEGIN
+                result := logstore.make_partition(
+                    due.parent, due.partition_name, due.lower, due.upper
+                );
+            EXCEPTION WHEN OTHERS THEN
+                result := 'failed: ' || SQLERRM;
+                RAISE WARNING '%: %', partition_name, SQLERRM USING ERRCODE = SQLSTATE;
+            END;
+            RETURN NEXT;
+            EXIT WHEN result NOT IN ('made', 'already');
         END LOOP;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION logstore.make_partitions() IS
     'Makes the partitions that all tables are to have from now on, the nearest first and at most 20 for each table in one call: the line for pg_cron.';
-
-CREATE FUNCTION logstore.covered_until(table_name text) RETURNS timestamptz
-LANGUAGE sql STABLE STRICT SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    WITH asked AS (
-        SELECT oid, relkind FROM pg_class
-        WHERE relname = table_name AND relnamespace = 'logstore'::regnamespace
-            AND relkind IN ('r', 'p')
-    ), cover AS MATERIALIZED (
-        SELECT p.lower, p.upper FROM asked, logstore.partitions_of(asked.oid) p
-        WHERE NOT p.is_detaching AND p.upper > statement_timestamp()
-    )
-    SELECT CASE relkind WHEN 'r' THEN timestamptz 'infinity' ELSE (
-        SELECT min(upper) FROM cover
-        WHERE NOT EXISTS (SELECT FROM cover AS next WHERE next.lower = cover.upper)
-            AND EXISTS (SELECT FROM cover WHERE lower <= statement_timestamp())
-    ) END
-    FROM asked
-$$;
-COMMENT ON FUNCTION logstore.covered_until(text) IS
-    'Until when rows that are recorded from now on have a partition, without a gap; "infinity" for a table that is not partitioned, null if there is none even now.';
 
 REVOKE ALL ON FUNCTION
     logstore.partition_window(text, timestamptz),
@@ -411,6 +432,7 @@ REVOKE ALL ON FUNCTION
     logstore.due_partition(text, timestamptz),
     logstore.ensure_partition(text, timestamptz),
     logstore.make_partitions(),
+    logstore.cover_end(oid, timestamptz),
     logstore.covered_until(text)
 FROM PUBLIC;
 

@@ -101,7 +101,7 @@ class Scene:
 
 
 @contextmanager
-def scene(start: datetime) -> Iterator[Scene]:
+def scene(start: datetime, version: int = embedded.DEFAULT_VERSION) -> Iterator[Scene]:
     """Start both at that time; stop them at the end."""
     with tempfile.TemporaryDirectory(prefix="al-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -110,7 +110,7 @@ def scene(start: datetime) -> Iterator[Scene]:
         for clock in clocks:
             clock.set(start)
         with clocks[0].rules():
-            server = embedded.start(folder / "data")
+            server = embedded.start(folder / "data", version=version)
         with server, _host(clocks[1]) as host:
             _prepare(server.dsn)
             yield Scene(server.dsn, folder, *clocks, host)

@@ -1,5 +1,6 @@
 """A partition goes into an archive, in each format, and comes back as it was."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
@@ -26,8 +29,10 @@ from archive_scene import (
 )
 from auditlog.errors import PartitionError
 from auditlog.partitions.archive import archive, fingerprint, found, restore, verify
+from auditlog.partitions.archive.parquet import BEYOND
 from auditlog.partitions.archive.raw import Format
-from auditlog.partitions.archive.storage import Store, store_at
+from auditlog.partitions.archive.storage import store_at
+from auditlog.partitions.archive.store import Store
 from auditlog.partitions.session import maintenance
 from databases import Server, as_role
 
@@ -161,6 +166,22 @@ def test_psql_loads_what_the_manifest_says(conn: Conn, any_dsn: str, tmp_path: P
         assert [row for (row,) in conn.execute(query)] == contents(conn, LEAF)
 
 
+def test_parquet_is_read_in_place(conn: Conn, tmp_path: Path) -> None:
+    """By whatever reads Parquet, in its own types; what these cannot be stands beside them."""
+    made = archived(conn, tmp_path, "parquet")
+    table = pq.read_table(data_file(made))
+    assert table.num_rows == 23
+    assert str(table.schema.field("log_date").type) == "timestamp[us, tz=UTC]"
+    assert table.schema.field("metadata").metadata[b"postgresql.type"] == b"jsonb"
+    assert table.column("log_date").to_pylist()[0] == LOWER
+    beyond = [
+        json.loads(note)["occurrence_date"] for note in table.column(BEYOND).drop_null().to_pylist()
+    ]
+    assert sorted(beyond)[::2] == [-(2**63), 2**63 - 1]
+    nulls = table.filter(pc.is_valid(table.column(BEYOND))).column("occurrence_date").null_count
+    assert nulls == len(beyond) == 3
+
+
 def test_archiving_again_takes_what_is_there(conn: Conn, tmp_path: Path) -> None:
     """The same content has the same place; nothing is written a second time."""
     first = archived(conn, tmp_path)
@@ -236,7 +257,8 @@ KILLED = """
 import sys
 from archive_scene import LOWER, UPPER, LEAF
 from auditlog.partitions.archive import archive
-from auditlog.partitions.archive.storage import Store, store_at
+from auditlog.partitions.archive.storage import store_at
+from auditlog.partitions.archive.store import Store
 from auditlog.partitions.session import maintenance
 
 def wait(done, of):

@@ -77,6 +77,9 @@ def test_every_damage_is_found(conn: Conn, tmp_path: Path, fmt: Format) -> None:
         damage(file)
         found = verify(made.uri)
         assert not found.is_whole, damage
+        if fmt == "parquet" and damage is not lose:
+            # Before any of it is given to the library that reads Parquet.
+            assert "SHA-256 of what is stored" in str(found.problem)
         with pytest.raises(PartitionError):
             restore(conn, made.uri, into="back")
         assert ask(conn, "SELECT to_regclass('logstore.back') IS NULL")

@@ -4,19 +4,32 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import fsspec
 import psycopg
 import pytest
 
-from archive_scene import FORMATS, LEAF, LOWER, UPPER, archived, ask, fill, grow, make_leaf
+from archive_scene import (
+    FORMATS,
+    LEAF,
+    LOWER,
+    UPPER,
+    archived,
+    ask,
+    data_file,
+    fill,
+    grow,
+    make_leaf,
+)
 from auditlog.errors import PartitionError, SettingsError
 from auditlog.partitions.archive import archive, found, restore, verify
 from auditlog.partitions.archive.manifest import DATA_FILES
 from auditlog.partitions.archive.storage import store_at
+from auditlog.partitions.archive.store import StoreError
 from auditlog.partitions.session import maintenance
 
-fsspec = pytest.importorskip("fsspec")
 Conn = psycopg.Connection[Any]
 
 
@@ -41,9 +54,10 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A bucket of an S3 server on this machine."""
-    server = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    import s3fs  # noqa: PLC0415  # slow, and so is the next
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
     with pytest.MonkeyPatch.context() as environment:
@@ -134,6 +148,24 @@ def test_missing_extra_is_named(
     to = "memory://x" if missing == "fsspec" else str(tmp_path_factory.mktemp("to"))
     with pytest.raises(PartitionError, match="pip install 'auditlog-postgres"):
         archived(conn, to, "parquet")
+
+
+def test_what_cannot_be_read_is_no_damage(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Or an archive that is well would be made again, and its partition kept."""
+    made = archived(conn, tmp_path, "parquet")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(PartitionError, match="pip install 'auditlog-postgres"):
+            verify(made.uri)
+    file = data_file(made)
+    file.rename(file.with_name("kept"))
+    file.mkdir()
+    with pytest.raises(StoreError, match="check the path and its permissions"):
+        verify(made.uri)
+    with pytest.raises(StoreError):
+        archived(conn, tmp_path, "parquet")
 
 
 def test_unknown_scheme_is_told() -> None:

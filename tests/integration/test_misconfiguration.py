@@ -238,7 +238,7 @@ async def test_idle_connection_is_kept_alive_unless_the_dsn_says_otherwise(any_d
     """A firewall would forget it, and the next batch would wait for an answer in vain."""
     for said, expected in (({}, "60"), ({"keepalives_idle": "7"}, "7")):
         async with target_of(make_conninfo(any_dsn, **said)) as target:
-            connection = await target._connect()
+            connection = await target._database.connect()
             assert connection.info.get_parameters()["keepalives_idle"] == expected
 
 

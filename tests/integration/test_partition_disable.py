@@ -15,7 +15,7 @@ from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.tables import TABLES
 from conversion_scene import DRESSED, LIVE, OLD, clients, facts, fill, kill_before, stored
-from databases import Server
+from databases import Server, as_role
 from trail import execute, fetch
 
 NOW = datetime.now(UTC)
@@ -108,8 +108,9 @@ def test_largest_partition_becomes_the_table(dsn: str, conn: psycopg.Connection[
 
 
 @pytest.mark.parametrize("stage", ["examine", "swap", "move", "clear"])
-def test_killed_run_is_finished_by_the_next(dsn: str, stage: str) -> None:
+def test_killed_run_is_finished_by_the_next(any_dsn: str, stage: str) -> None:
     """Wherever it is killed, all rows are to be read and others can be written."""
+    dsn = any_dsn
     fill(dsn, 100, BEGUN, NOW)
     with maintenance(dsn) as conn:
         before = facts(conn)
@@ -155,8 +156,9 @@ def test_table_of_others_that_inherits_is_left_alone(
 
 
 @pytest.mark.parametrize("stage", ["bound", "validate", "swap"])
-def test_what_a_killed_enable_has_left_is_removed(dsn: str, stage: str) -> None:
+def test_what_a_killed_enable_has_left_is_removed(any_dsn: str, stage: str) -> None:
     """Whoever does not want to go on can go back."""
+    dsn = any_dsn
     with maintenance(dsn) as conn:
         before = facts(conn)
         kill_before(dsn, "enable", stage)
@@ -239,6 +241,25 @@ def test_it_is_a_way_out_where_rows_have_no_partition(
     assert disable(conn, "logs").result == "done"
     fill(dsn, 1, NOW, NOW)
     assert stored(dsn, OLD) == 1
+
+
+def test_rows_that_are_hidden_are_not_taken_for_none(server: Server) -> None:
+    """Who does not see them all would drop partitions that have some."""
+    with server.role() as owner, server.database() as dsn:
+        with maintenance(dsn) as conn:
+            enable(conn, "logs", "month")
+        fill(dsn, 5, LATER, LATER)
+        execute(
+            dsn,
+            f"GRANT USAGE, CREATE ON SCHEMA logstore TO {owner};"
+            f" ALTER TABLE logstore.logs OWNER TO {owner};"
+            " ALTER TABLE logstore.logs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        )
+        with maintenance(as_role(dsn, owner)) as conn:
+            report = disable(conn, "logs")
+            assert report.result == "refused"
+            assert "row_security" in {one.code for one in report.findings}
+        assert stored(dsn, OLD) == 5
 
 
 def test_budget_of_locks_is_looked_at_before(

@@ -1,6 +1,7 @@
 """What a partition has lost of its table is seen from the catalog, and given back."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
@@ -21,6 +22,18 @@ VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = %s::regclass"
 
 @pytest.fixture(scope="module")
 def cut(server: Server) -> Iterator[Server]:
+    with _cut(server) as cut:
+        yield cut
+
+
+@pytest.fixture(scope="module")
+def any_cut(any_server: Server) -> Iterator[Server]:
+    with _cut(any_server) as cut:
+        yield cut
+
+
+@contextmanager
+def _cut(server: Server) -> Iterator[Server]:
     """A server whose new databases have `logs` with two partitions."""
     with monthly_databases(server) as monthly, monthly.database() as dsn:
         with psycopg.connect(dsn, autocommit=True) as conn:
@@ -30,14 +43,20 @@ def cut(server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture
-def dsn(cut: Server) -> Iterator[str]:
-    with cut.database() as dsn:
+def conn(cut: Server) -> Iterator[psycopg.Connection]:
+    with cut.database() as dsn, maintenance(dsn) as conn:
+        yield conn
+
+
+@pytest.fixture
+def any_dsn(any_cut: Server) -> Iterator[str]:
+    with any_cut.database() as dsn:
         yield dsn
 
 
 @pytest.fixture
-def conn(dsn: str) -> Iterator[psycopg.Connection]:
-    with maintenance(dsn) as conn:
+def any_conn(any_dsn: str) -> Iterator[psycopg.Connection]:
+    with maintenance(any_dsn) as conn:
         yield conn
 
 
@@ -73,16 +92,16 @@ LOST = {
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_what_is_lost_is_seen_and_given_back(conn: psycopg.Connection, lost: str) -> None:
+def test_what_is_lost_is_seen_and_given_back(any_conn: psycopg.Connection, lost: str) -> None:
     """On that partition only; twice is as good as once; Python and SQL see the same."""
     statement, word = LOST[lost]
-    conn.execute(statement.format(f"logstore.{LEAF}").encode())
-    assert drift(conn, "logs") == {_oid(conn, LEAF): (word,)}
-    assert bool(dressing(conn, LEAF)) == (word != "primary key")
-    repair(conn, "logs", LEAF)
-    assert drift(conn, "logs") == {}
-    assert dressing(conn, LEAF) == []
-    repair(conn, "logs", LEAF)
+    any_conn.execute(statement.format(f"logstore.{LEAF}").encode())
+    assert drift(any_conn, "logs") == {_oid(any_conn, LEAF): (word,)}
+    assert bool(dressing(any_conn, LEAF)) == (word != "primary key")
+    repair(any_conn, "logs", LEAF)
+    assert drift(any_conn, "logs") == {}
+    assert dressing(any_conn, LEAF) == []
+    repair(any_conn, "logs", LEAF)
 
 
 def test_index_of_the_table_is_built_on_each_partition(conn: psycopg.Connection) -> None:
@@ -115,43 +134,43 @@ def test_index_that_is_there_already_is_taken(conn: psycopg.Connection) -> None:
     assert len(methods(conn, LEAF)) == before
 
 
-def test_build_that_did_not_end_is_begun_again(conn: psycopg.Connection) -> None:
+def test_build_that_did_not_end_is_begun_again(any_conn: psycopg.Connection) -> None:
     """What it has left is dropped: an invalid index is written to and never read."""
-    conn.execute("CREATE INDEX logs_theirs ON ONLY logstore.logs (message)")
-    conn.execute(f"CREATE INDEX {LEAF}_theirs ON logstore.{LEAF} (message)")
-    conn.execute(
+    any_conn.execute("CREATE INDEX logs_theirs ON ONLY logstore.logs (message)")
+    any_conn.execute(f"CREATE INDEX {LEAF}_theirs ON logstore.{LEAF} (message)")
+    any_conn.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
         [f"logstore.{LEAF}_theirs"],
     )
-    before = len(methods(conn, LEAF))
-    repair(conn, "logs", LEAF)
-    assert list(drift(conn, "logs")) == [_oid(conn, OTHER)]
-    assert len(methods(conn, LEAF)) == before
+    before = len(methods(any_conn, LEAF))
+    repair(any_conn, "logs", LEAF)
+    assert list(drift(any_conn, "logs")) == [_oid(any_conn, OTHER)]
+    assert len(methods(any_conn, LEAF)) == before
 
 
-def test_key_over_rows_that_are_there_twice_is_an_error(conn: psycopg.Connection) -> None:
+def test_key_over_rows_that_are_there_twice_is_an_error(any_conn: psycopg.Connection) -> None:
     """Nothing is deleted to mend it; and a second try says the same again."""
-    conn.execute(f"ALTER TABLE logstore.{LEAF} DROP CONSTRAINT {LEAF}_pkey")
+    any_conn.execute(f"ALTER TABLE logstore.{LEAF} DROP CONSTRAINT {LEAF}_pkey")
     for _ in range(2):
-        conn.execute(INSERT, [MAY[0]])
+        any_conn.execute(INSERT, [MAY[0]])
     for _ in range(2):
         with pytest.raises(PartitionError, match="has rows twice"):
-            repair(conn, "logs", LEAF)
-    assert drift(conn, "logs") == {_oid(conn, LEAF): ("primary key",)}
-    assert conn.execute("SELECT count(*) FROM logstore.logs").fetchone() == (2,)
+            repair(any_conn, "logs", LEAF)
+    assert drift(any_conn, "logs") == {_oid(any_conn, LEAF): ("primary key",)}
+    assert any_conn.execute("SELECT count(*) FROM logstore.logs").fetchone() == (2,)
 
 
-def test_settings_of_the_session_are_as_before(conn: psycopg.Connection) -> None:
+def test_settings_of_the_session_are_as_before(any_conn: psycopg.Connection) -> None:
     """A build may wait longer than anything else, and only a build."""
-    conn.execute("CREATE INDEX theirs ON ONLY logstore.logs (message)")
-    before = conn.execute("SHOW lock_timeout").fetchone()
-    repair(conn, "logs", LEAF)
-    assert conn.execute("SHOW lock_timeout").fetchone() == before
+    any_conn.execute("CREATE INDEX theirs ON ONLY logstore.logs (message)")
+    before = any_conn.execute("SHOW lock_timeout").fetchone()
+    repair(any_conn, "logs", LEAF)
+    assert any_conn.execute("SHOW lock_timeout").fetchone() == before
 
 
-def test_repair_that_gets_no_lock_changes_nothing(dsn: str) -> None:
+def test_repair_that_gets_no_lock_changes_nothing(any_dsn: str) -> None:
     """It ends after the session's lock_timeout."""
-    with psycopg.connect(dsn) as writer, maintenance(dsn) as conn:
+    with psycopg.connect(any_dsn) as writer, maintenance(any_dsn) as conn:
         conn.execute(f"DROP TRIGGER append_only ON logstore.{LEAF}")
         writer.execute(INSERT, [MAY[0]])
         conn.execute("SET lock_timeout = '10ms'")
@@ -160,15 +179,15 @@ def test_repair_that_gets_no_lock_changes_nothing(dsn: str) -> None:
         assert drift(conn, "logs") == {_oid(conn, LEAF): ("guard",)}
 
 
-def test_what_is_no_partition_of_the_table_is_left_alone(conn: psycopg.Connection) -> None:
+def test_what_is_no_partition_of_the_table_is_left_alone(any_conn: psycopg.Connection) -> None:
     """A table that was detached meanwhile, another's, one that is not there."""
-    conn.execute(f"ALTER TABLE logstore.logs DETACH PARTITION logstore.{LEAF}")
-    conn.execute(f"DROP TRIGGER append_only ON logstore.{LEAF}")
+    any_conn.execute(f"ALTER TABLE logstore.logs DETACH PARTITION logstore.{LEAF}")
+    any_conn.execute(f"DROP TRIGGER append_only ON logstore.{LEAF}")
     for name in (LEAF, "quota_logs", "nothing"):
-        repair(conn, "logs", name)
-    repair(conn, "nothing", OTHER)
-    assert drift(conn, "logs") == {}
-    assert len(dressing(conn, LEAF)) == 1
+        repair(any_conn, "logs", name)
+    repair(any_conn, "nothing", OTHER)
+    assert drift(any_conn, "logs") == {}
+    assert len(dressing(any_conn, LEAF)) == 1
 
 
 def test_any_role_sees_the_drift(cut: Server) -> None:
@@ -179,9 +198,9 @@ def test_any_role_sees_the_drift(cut: Server) -> None:
             assert list(drift(conn, "logs").values()) == [("grants",)]
 
 
-def test_drift_of_a_table_that_is_not_partitioned_is_none(conn: psycopg.Connection) -> None:
+def test_drift_of_a_table_that_is_not_partitioned_is_none(any_conn: psycopg.Connection) -> None:
     """Nor of one that is not there."""
-    assert drift(conn, "quota_logs") == drift(conn, "nothing") == {}
+    assert drift(any_conn, "quota_logs") == drift(any_conn, "nothing") == {}
 
 
 def _oid(conn: psycopg.Connection, name: str) -> int:

@@ -28,9 +28,8 @@ from retiring_scene import (
     states,
 )
 
-# More than what maintenance may wait for a lock (0.3 s in these tests), and less than a second
-# wait of the same length added to it.
-PATIENCE_MS = 550
+PATIENCE_S = 0.55
+"""Of writers: more than one wait of maintenance for a lock, 0.3 s here, and less than two."""
 LEAF = sql.Identifier("logstore", partition(OLDEST))
 PARENT = sql.Identifier("logstore", "logs")
 SLOWLY = "SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1"
@@ -70,8 +69,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Traffic:
     """A writer of new rows that gives up where it must wait for longer than it was promised."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, patience_s: float) -> None:
         self._dsn = dsn
+        self._patience_s = patience_s
         self._stopped = threading.Event()
         self._going = threading.Event()
         self._thread = threading.Thread(target=self._write)
@@ -89,7 +89,7 @@ class Traffic:
 
     def _write(self) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as conn:
-            conn.execute(f"SET lock_timeout = {PATIENCE_MS}".encode())
+            locking.limit(conn, "lock_timeout", self._patience_s, is_local=False)
             while not self._stopped.is_set():
                 try:
                     conn.execute(
@@ -105,9 +105,9 @@ class Traffic:
 
 
 @contextmanager
-def traffic(dsn: str) -> Iterator[None]:
+def traffic(dsn: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Write all the while: no row is refused, none is kept waiting for long, none is lost."""
-    with Traffic(dsn) as going:
+    with Traffic(dsn, patience_s) as going:
         yield
         seen = going.sent
     assert going.error is None
@@ -168,9 +168,9 @@ def test_reader_that_stays_in_its_transaction_holds_up_nobody_else(dsn: str) -> 
         assert done(conn, "drop").result == "done"
 
 
-def test_plain_detach_gives_way_after_its_timeout(dsn: str) -> None:
+def test_plain_detach_gives_way_after_its_timeout(any_dsn: str) -> None:
     """Beside a DEFAULT the table itself is locked: writers queue, and never for long."""
-    with maintenance(dsn) as conn, psycopg.connect(dsn) as reader, traffic(dsn):
+    with maintenance(any_dsn) as conn, psycopg.connect(any_dsn) as reader, traffic(any_dsn):
         conn.execute("CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT")
         reader.execute("SELECT count(*) FROM logstore.logs")
         outcome = done(conn, "detach")
@@ -180,46 +180,57 @@ def test_plain_detach_gives_way_after_its_timeout(dsn: str) -> None:
         assert done(conn, "detach").result == "done"
 
 
-def test_locks_one_after_the_other_share_one_timeout(any_dsn: str) -> None:
-    """The table is had, its DEFAULT and the partition are not: writers wait for one timeout."""
+def test_locks_one_after_the_other_share_one_timeout(
+    any_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is had, its DEFAULT late, the partition not: writers wait for one timeout."""
+    monkeypatch.setattr(locking, "TRIES", 1)
     with (
         maintenance(any_dsn) as conn,
         psycopg.connect(any_dsn) as one,
         psycopg.connect(any_dsn) as two,
     ):
         conn.execute("CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT")
-        with traffic(any_dsn):
+        with traffic(any_dsn, patience_s=1.4):
             one.execute("SELECT count(*) FROM logstore.logs_rest")
             two.execute(sql.SQL("SELECT count(*) FROM {}").format(LEAF))
-            _let_go_after(one, conn.info.backend_pid, any_dsn)
-            outcome = done(conn, "detach")
+            with letting_go_after(0.7, one, conn.info.backend_pid, any_dsn):
+                patient = replace(QUICK, lock_timeout_s=1.0)
+                outcome = apply(conn, operation(conn, "detach", OLDEST), patient)
             assert (outcome.result, is_named(two, outcome)) == ("waiting", True)
 
 
-def _let_go_after(session: psycopg.Connection[Any], pid: int, dsn: str) -> None:
-    """End a session's transaction shortly before a wait of another for it has an end."""
+@contextmanager
+def letting_go_after(
+    seconds: float, session: psycopg.Connection[Any], pid: int, dsn: str
+) -> Iterator[None]:
+    """End a session's transaction when another has waited so long, before that gives up."""
 
     def let_go() -> None:
         with psycopg.connect(dsn, autocommit=True) as conn:
             _until(
                 conn,
-                "SELECT coalesce(max(clock_timestamp() - waitstart) > '0.2 s', false)"
+                "SELECT coalesce(max(clock_timestamp() - waitstart) > %s * interval '1 s', false)"
                 " FROM pg_locks WHERE pid = %s AND NOT granted",
+                seconds,
                 pid,
             )
         session.rollback()
 
-    threading.Thread(target=let_go).start()
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    yield
+    thread.join(20)
 
 
-def test_open_copy_is_not_disturbed(dsn: str) -> None:
+def test_open_copy_is_not_disturbed(any_dsn: str) -> None:
     """A partition is attached beside it; one that leaves waits for its end; its rows are all in."""
-    with maintenance(dsn) as conn, psycopg.connect(dsn) as writer, traffic(dsn):
+    with maintenance(any_dsn) as conn, psycopg.connect(any_dsn) as writer, traffic(any_dsn):
         with writer.cursor().copy(
             "COPY logstore.logs (instance_id, log_id, log_date) FROM STDIN"
         ) as copy:
             copy.write_row(("copy", "1", month(0)))
-            with psycopg.connect(dsn) as other:
+            with psycopg.connect(any_dsn) as other:
                 _until(
                     other,
                     "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND relation ="

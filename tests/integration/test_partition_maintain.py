@@ -14,7 +14,7 @@ from auditlog.partitions.maintaining import maintain, preview
 from auditlog.partitions.model import Operation, Outcome, TableConfig, TableReport
 from auditlog.partitions.session import maintenance, only_run
 from auditlog.partitions.spans import Span
-from databases import Server
+from databases import Server, as_role
 from retiring_scene import (
     OLDER,
     OLDEST,
@@ -273,28 +273,28 @@ def test_partition_that_was_made_anew_between_plan_and_step_is_left_alone(any_ds
 
 
 def test_hold_that_comes_after_the_detach_brings_the_partition_back(
-    dsn: str, tmp_path: Path
+    any_dsn: str, tmp_path: Path
 ) -> None:
     """This run drops nothing of it, the next attaches it; released, it goes as it would have."""
     config = replace(QUICK, archive=str(tmp_path), drop_without_archive=False)
-    with maintenance(dsn) as other:
+    with maintenance(any_dsn) as other:
         report = run(
-            dsn,
+            any_dsn,
             config,
             on_done=at("archive", OLDEST, lambda: place(other, end=month(OLDER), reason="file")),
         )
         assert results(report)["drop", partition(OLDEST)] == "refused"
-        again = run(dsn, config)
+        again = run(any_dsn, config)
         assert results(again)["attach", partition(OLDEST)] == "done"
         assert partition(OLDEST) in attached(other)
         count = other.execute(
             "SELECT count(*) FROM logstore.logs WHERE log_date < %s", [month(OLDER)]
         ).fetchone()
         assert count == (100,)
-        assert all(o.operation.kind == "analyze" for o in run(dsn, config).outcomes)
+        assert all(o.operation.kind == "analyze" for o in run(any_dsn, config).outcomes)
         (hold_id,) = other.execute("SELECT hold_id::text FROM logstore.holds").fetchone() or ("",)
         release(other, hold_id, reason="settled")
-        assert results(run(dsn, config))["drop", partition(OLDEST)] == "done"
+        assert results(run(any_dsn, config))["drop", partition(OLDEST)] == "done"
         kept = [state for name, state, _, _ in states(other) if name == partition(OLDEST)]
     assert kept == ["attached", "dropped"]
 
@@ -320,3 +320,12 @@ def test_dsn_that_leads_nowhere_good_is_an_error_before_anything(
         maintain(pgbouncer(any_dsn), PLAIN)
     with pytest.raises(psycopg.OperationalError):
         maintain("host=127.0.0.1 port=1 connect_timeout=2", PLAIN)
+
+
+def test_run_of_somebody_else_says_whose_it_is(any_cut_database: Server) -> None:
+    """Nothing is done, and the report says how to become the owner."""
+    with any_cut_database.role() as role, any_cut_database.database() as dsn:
+        owner = fetch(dsn, "SELECT current_user")[0][0]
+        report = run(as_role(dsn, role))
+        assert report.error is not None
+        assert (report.outcomes, f"-c role={owner}" in report.error) == ((), True)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from auditlog.partitions import holding
+from auditlog.partitions import holding, planning
 from auditlog.partitions.config import load
 from auditlog.partitions.enabling import enable
 from auditlog.partitions.maintaining import maintain
@@ -129,3 +129,13 @@ def test_the_document_has_the_lock_of_each_step() -> None:
     rows = re.findall(r"^\| ([a-z]+) \| (.*?) \| (.*?) \|$", DOCUMENT, re.MULTILINE)
     told = {kind: (lock, waits) for kind, lock, waits in rows if kind in LOCKS}
     assert told == {kind: (LOCKS[kind], WAITS_FOR[kind]) for kind in LOCKS}
+
+
+def test_every_finding_is_documented() -> None:
+    """Whoever sees a code finds it in the document."""
+    folder = Path(planning.__file__).parent
+    sources = "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+    codes = set(re.findall(r'Finding\(\s*"([a-z_]+)"', sources))
+    assert len(codes) > 10, "the pattern finds nothing any more"
+    listed = set(re.findall(r"`([a-z_]+)`", DOCUMENT.partition("## What is found")[2]))
+    assert codes - listed == set()

@@ -103,6 +103,9 @@ def test_a_table_is_enabled_looked_at_and_disabled(partitions: Partitions, any_d
     settings = fetch(any_dsn, "SELECT (step, ahead)::text FROM logstore.partitioning")
     assert settings == ['(week,"2 mons")']
 
+    as_it_is = partitions("enable", "logs", dsn=any_dsn)
+    assert as_it_is.returncode == Exit.OK
+    assert fetch(any_dsn, "SELECT (step, ahead)::text FROM logstore.partitioning") == settings
     well = partitions("status", dsn=any_dsn)
     assert (well.returncode, well.stderr) == (Exit.OK, ""), well.stdout
     assert re.search(r"^logs +20\d\d-\d\d-01 +\d+d +\d +week ", well.stdout, re.MULTILINE)
@@ -202,6 +205,33 @@ def test_an_output_that_cannot_be_written_is_known_before(
         assert (result.returncode, result.stdout) == (Exit.USAGE, "")
         assert "cannot be written" in result.stderr
     assert attached(old_logs) == before
+
+
+# When a run has ended, the database takes no connection any more.
+CLOSE_THE_DOOR = """
+    CREATE FUNCTION close_the_door() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE pg_catalog.pg_database SET datallowconn = false WHERE datname = current_database();
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER closed AFTER UPDATE ON logstore.partitioning
+    FOR EACH ROW EXECUTE FUNCTION public.close_the_door()
+"""
+
+
+def test_a_report_is_kept_where_the_tables_cannot_be_looked_at_again(
+    partitions: Partitions, logs: str, tmp_path: Path
+) -> None:
+    """What was done is told, and an alert rings."""
+    execute(logs, f"DROP TABLE logstore.{attached(logs)[-1]}")
+    execute(logs, CLOSE_THE_DOOR)
+    output = tmp_path / "auditlog.prom"
+    options = ("--format", "prometheus", "--output", str(output))
+    result = partitions("maintain", *options, dsn=logs)
+    assert (result.returncode, result.stdout, result.stderr) == (Exit.OK, "", "")
+    text = output.read_text()
+    assert 'auditlog_partition_findings{table="logs",severity="human"} 1' in text
+    assert 'auditlog_partition_steps{table="logs",kind="create",result="done"} 1' in text
 
 
 def test_a_step_that_waits_is_not_well(partitions: Partitions, logs: str, tmp_path: Path) -> None:
@@ -329,7 +359,7 @@ def test_a_bad_file_exits_2_and_names_the_line(
         (["maintain", "lgos"], "there is no table 'lgos'"),
         (["status", "quota_logs"], "quota_logs is not partitioned: `auditlog partitions enable"),
         (["enable", "lgos", "--by", "month"], "there is no table 'lgos'"),
-        (["enable", "logs"], "--by"),
+        (["enable", "--by", "month"], "TABLE"),
         (["enable", "logs", "--by", "year"], "year"),
         (["enable", "logs", "--by", "day", "--ahead", "soon"], "'soon' is no length of time"),
         (["disable"], "TABLE"),

@@ -13,6 +13,7 @@ from auditlog.cli.app import app
 from auditlog.query.reconcile import reconcile
 from auditlog.query.reconciliation import Reconciliation
 from auditlog.query.verdicts import conclusion, is_well, verdicts
+from databases import Server, as_role
 from partitioned import DAY, partition, partitions, retired, today
 from trail import execute, quick
 
@@ -208,6 +209,19 @@ def test_partition_cannot_leave_while_rows_are_counted(trail_dsn: str) -> None:
         assert figures(reconcile(conn, step=step)) == (0, 0, 0)
     execute(trail_dsn, detach)
     assert len(partitions(trail_dsn)) == 2
+
+
+def test_role_that_may_read_the_table_needs_no_right_to_partitions(any_server: Server) -> None:
+    """Nor to what was detached: the entry says how many rows it has."""
+    with any_server.role() as role, any_server.database() as dsn:
+        partition(dsn, windows=[FIRST, SECOND])
+        store(dsn, FIRST + NOON, SECOND + NOON)
+        execute(dsn, f'GRANT USAGE ON SCHEMA logstore TO "{role}"')
+        for table in ("logs", "execution_logs", "quota_logs", "batches", "retirements"):
+            execute(dsn, f'GRANT SELECT ON logstore.{table} TO "{role}"')
+        retired(dsn, name(FIRST), FIRST, state="detached", rows=1)
+        execute(dsn, f"ALTER TABLE logstore.logs DETACH PARTITION logstore.{name(FIRST)}")
+        assert figures(look(as_role(dsn, role))) == (1, 0, 0)
 
 
 def test_command_shows_what_was_retired(trail_dsn: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -122,11 +123,14 @@ async def test_writers_that_meet_it_at_once_store_every_row(dsn: str) -> None:
 async def test_row_of_a_retired_or_far_date_is_set_aside_alone(
     dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As it was recorded, with the reason; the others are stored, and nothing waits."""
-    partition(dsn, windows=[today()])
+    """As it was recorded, with the reason; the others are stored, and nothing waits.
+
+    So is one of a partition that was restored, though retention took what is before and after it.
+    """
+    partition(dsn, windows=[today(), today() - 10 * DAY])
     retired(dsn, "logs_old", today() - 2 * DAY)
     async with AuditLog(dsn, settings=quick(batch_age_s=0.2)) as audit:
-        for number, day in enumerate((0, -2, 0, 400, -700, 0, 401, 1)):
+        for number, day in enumerate((0, -2, 0, 400, -700, -10, 401, 1)):
             audit.submit(dated(today() + day * DAY + DAY / 2, user=str(number)))
         assert await audit.flush(20)
         stats = audit.stats()
@@ -397,3 +401,18 @@ async def test_runway_that_cannot_be_asked_is_unknown(
         assert (audit.runways(), audit.health().status) == ({}, HealthStatus.OK)
         assert not [line for line in caplog.records if line.name == "auditlog"]
     assert len(rows(any_dsn)) == 3
+
+
+async def test_partition_is_made_through_a_pooler(
+    any_dsn: str, pgbouncer: Callable[[str], str]
+) -> None:
+    """Nothing of it is left in the server's session, which is another client's next."""
+    partition(any_dsn)
+    async with AuditLog(pgbouncer(any_dsn), settings=quick()) as audit:
+        for record in numbered(range(20)):
+            audit.submit(record)
+        assert await audit.flush(20)
+        assert audit.stats().retries == 0
+    assert stored_once(any_dsn, 20)
+    with psycopg.connect(pgbouncer(any_dsn)) as conn:
+        assert conn.execute("SHOW lock_timeout").fetchone() == ("0",)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -213,8 +214,27 @@ def test_gzip_survives_any_chunks(data: bytes, size: int) -> None:
     assert b"".join(decompress(pieces(out.getvalue(), size))) == data
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data[:-1], "ends before its end"),
+        (lambda _: b"", "ends before its end"),
+        (lambda data: data + b"x", "something follows"),
+        (lambda data: b"x" + data[1:], "is damaged"),
+    ],
+)
+def test_gzip_that_is_not_whole_is_told(damage: Callable[[bytes], bytes], words: str) -> None:
+    """In one chunk, or byte by byte."""
+    out = io.BytesIO()
+    compress([b"some text"], out)
+    data = damage(out.getvalue())
+    for size in (1, len(data) or 1):
+        with pytest.raises(PartitionError, match=words):
+            list(decompress(pieces(data, size)))
+
+
 def test_gzip_that_swells_comes_in_bounded_chunks() -> None:
-    """Also where all of its input was read before its output was."""
+    """However few bytes it was."""
     out = io.BytesIO()
     size = 3 * CHUNK_BYTES + 1
     compress([bytes(size)], out)

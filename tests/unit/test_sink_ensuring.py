@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,7 +12,10 @@ from psycopg.pq import DiagnosticField
 from auditlog.sink.database import partitions
 from auditlog.sink.database.faults import Fault, bad_row, classify, note_remedy, remedy
 from auditlog.sink.database.partitions import PAUSE_S, REMEMBERED_S, DateError, Ensuring, Runway
+from auditlog.sink.dead_letters import DeadLetterFile
+from auditlog.sink.queue.batch import Batch
 from poison import changed, good
+from writer_scene import Scene
 
 Passing = Callable[[float], None]
 
@@ -99,3 +103,36 @@ def test_runway_shortens_by_itself(passing: Passing) -> None:
     assert runway.seconds() == {}
     runway.note([])
     assert runway.seconds() == {}
+
+
+def refused_for_dates(*rows: bytes) -> Callable[[Batch], Exception | None]:
+    """As a target that has asked about each of them."""
+
+    def fail(batch: Batch) -> Exception | None:
+        numbers = [number for number, row in enumerate(batch.rows[0]) if row in rows]
+        return DateError(0, numbers, "too_far") if numbers else None
+
+    return fail
+
+
+@pytest.mark.parametrize("place", ["table", "file", "nowhere"])
+async def test_rows_of_wrong_dates_are_set_aside_together(tmp_path: Path, place: str) -> None:
+    """All or none of them in each place, each counted; the others are written."""
+    scene = Scene(batch_rows=6)
+    rows = good(0, 6)
+    wrong = rows[1:5:2]
+    scene.desk.fail = refused_for_dates(*wrong)
+    file = DeadLetterFile(tmp_path)
+    if place == "table":
+        scene.desk.grave_error = None
+    elif place == "file":
+        scene.isolate_in(file)
+    async with scene.running():
+        scene.put(*rows)
+    assert scene.desk.written == [row for row in rows if row not in wrong]
+    kept = [letter.row for letter in (*scene.desk.buried, *file.letters()[0])]
+    assert kept == ([] if place == "nowhere" else wrong)
+    stats = scene.buffer.snapshot()
+    lost = {"rejected": 2} if place == "nowhere" else {}
+    assert (stats.dead_lettered, stats.dropped_by_reason) == (0 if lost else 2, lost)
+    assert (stats.submitted, stats.written, stats.pending) == (6, 4, 0)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+import psycopg
 import typer
 
 from auditlog.cli import partitions_report as report
@@ -13,11 +14,11 @@ from auditlog.cli import partitions_status as shown
 from auditlog.cli.failures import EXIT_CODES, Exit
 from auditlog.cli.options import AsJson, Dsn, required
 from auditlog.cli.output import plain, put, put_json, say, stdout
-from auditlog.cli.partition_options import ConfigFile, Configs, Tables, chosen, with_settings
+from auditlog.cli.partition_options import Configs, Tables, chosen, with_settings
 from auditlog.cli.partition_progress import shown_steps
 from auditlog.cli.partitions_enable import disable, enable
 from auditlog.cli.textfile import check_writable, json_text, replace
-from auditlog.partitions.config import load
+from auditlog.errors import PartitionError
 from auditlog.partitions.exposition import exposition
 from auditlog.partitions.maintaining import maintain as maintain_tables
 from auditlog.partitions.maintaining import preview
@@ -114,11 +115,12 @@ def maintain(
 
 
 @app.command(epilog=EXIT_CODES)
+@with_settings
 def status(
+    configs: Configs,
     tables: Tables = None,
     dsn: Dsn = None,
     *,
-    config: ConfigFile = None,
     partitions: Annotated[
         bool, typer.Option("--partitions", help="List each partition too.")
     ] = False,
@@ -130,7 +132,7 @@ def status(
     Exit 1 if something needs somebody, or the runway is shorter than half of what is wanted.
     """
     address = required(dsn)
-    wanted = chosen(address, tables, load(config))
+    wanted = chosen(address, tables, configs)
     statuses = look_at(address, wanted) if wanted else []
     if as_json or form is Format.JSON:
         put_json(shown.as_json(statuses))
@@ -149,7 +151,15 @@ def _run_as(form: Format, reports: list[TableReport], dsn: str, wanted: Configs)
     if form is Format.TEXT:
         return "".join(f"{plain(line)}\n" for line in report.lines_of_run(reports))
     outcomes = [outcome for each in reports for outcome in each.outcomes]
-    return exposition(look_at(dsn, wanted) if wanted else [], outcomes)
+    return exposition(_afterwards(dsn, wanted) if wanted else [], outcomes)
+
+
+def _afterwards(dsn: str, wanted: Configs) -> list[TableStatus]:
+    """Look at the tables after a run, whose report is not lost where that cannot be done."""
+    try:
+        return look_at(dsn, wanted)
+    except (psycopg.Error, PartitionError) as error:
+        return [TableStatus(table, error=str(error)) for table in wanted]
 
 
 def _show(statuses: list[TableStatus], *, partitions: bool) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import psycopg
 import typer
@@ -18,7 +18,7 @@ from auditlog.errors import PartitionError
 from auditlog.partitions.applying import why
 from auditlog.partitions.disabling import disable as disable_table
 from auditlog.partitions.enabling import enable as enable_table
-from auditlog.partitions.model import Finding
+from auditlog.partitions.model import Finding, Step
 from auditlog.partitions.preflight import examine, examine_back
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
@@ -51,13 +51,21 @@ Report: TypeAlias = dict[str, Any]
 """Of one table: `table`, `result`, `findings`, and what else there is to tell."""
 
 _UNWELL = ("refused", "failed")
+_SETTING = "SELECT step FROM logstore.partitioning WHERE table_name = %s"
 
 
 def enable(
     tables: Named,
     dsn: Dsn = None,
     *,
-    by: Annotated[StepName, typer.Option(metavar="STEP", help="day, week (from Monday), month.")],
+    by: Annotated[
+        StepName | None,
+        typer.Option(
+            metavar="STEP",
+            help="day, week (from Monday) or month; month, or as it is, if none is given.",
+            show_default=False,
+        ),
+    ] = None,
     ahead: Annotated[
         Span | None,
         typer.Option(
@@ -75,7 +83,7 @@ def enable(
     Exit 1 if something stands in the way, with what mends it; the table is then as it was. Of a
     table that is partitioned, the settings are changed.
     """
-    look = partial(examine, step=by.value)
+    look = partial(_before_enabling, by=by)
     deed = partial(_examined, look=look) if dry_run else partial(_enabled, by=by, ahead=ahead)
     _run(tables, dsn, deed, as_json=as_json)
 
@@ -126,9 +134,21 @@ def _kept(conn: Connection, table: str, deed: Callable[[Connection, str], Report
         return {"table": table, "result": "failed", "findings": [], "error": reason}
 
 
-def _enabled(conn: Connection, table: str, *, by: StepName, ahead: Span | None) -> Report:
-    report = enable_table(conn, table, by.value, ahead=ahead, on_step=_shown_step)
-    return dataclasses.asdict(report)
+def _enabled(conn: Connection, table: str, *, by: StepName | None, ahead: Span | None) -> Report:
+    step = _step(conn, table, by)
+    return dataclasses.asdict(enable_table(conn, table, step, ahead=ahead, on_step=_shown_step))
+
+
+def _before_enabling(conn: Connection, table: str, *, by: StepName | None) -> list[Finding]:
+    return examine(conn, table, _step(conn, table, by))
+
+
+def _step(conn: Connection, table: str, by: StepName | None) -> Step:
+    """Return what is asked for, or what is so already, or what does for most."""
+    if by is not None:
+        return by.value
+    found = conn.execute(_SETTING, [table]).fetchone()
+    return cast("Step", found[0]) if found else "month"
 
 
 def _disabled(conn: Connection, table: str) -> Report:

@@ -127,9 +127,7 @@ def _fields(status: TableStatus) -> dict[str, Any]:
         "runway_is_short": status.is_runway_short,
         "ahead": str(status.ahead) if status.ahead else None,
         "findings": finding_fields(status.findings),
-        "next_steps": [operation_fields(each) for each in status.plan.operations]
-        if status.plan
-        else [],
+        "steps": [operation_fields(each) for each in status.plan.operations] if status.plan else [],
     }
     return head | (_state_fields(status.state, status) if status.state else {})
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import locking
@@ -23,6 +23,7 @@ from auditlog.partitions.identity import RefusedError, require_same
 from auditlog.partitions.locking import NOT_HAD, WaitingError, persistently
 from auditlog.partitions.model import Operation, OperationKind, Outcome, TableConfig
 from auditlog.partitions.retiring import Archiver, OnProgress, archive, attach, drop
+from auditlog.partitions.session import scalar
 from auditlog.postgres.causes import explain
 from auditlog.reporting import describe
 
@@ -31,8 +32,13 @@ _Step = Callable[[Connection[Any], Operation, TableConfig], Outcome]
 _ANALYZE_ONLY_SINCE = 180_000
 _ANALYZE = {True: sql.SQL("ANALYZE ONLY {}"), False: sql.SQL("ANALYZE {}")}
 _NOT_OWNER = (
-    "maintenance is for the owner of the tables: ALTER TABLE logstore.{table} OWNER TO {role}, or"
-    " let the DSN become the owner with options='-c role=OWNER'"
+    "maintenance is for the owner of the tables: become it with options='-c role={owner}' in the"
+    " DSN, or ALTER TABLE logstore.{table} OWNER TO {role}, and likewise its partitions and"
+    " logstore.partitioning, holds, retirements and batches"
+)
+_OWNER = (
+    "SELECT (SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname = %s"
+    " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'logstore'))"
 )
 _REMEDIES = {
     "2BP01": "drop what depends on the partition, such as a view: this package drops nothing else",
@@ -95,9 +101,12 @@ def _who_holds_up(conn: Connection[Any], operation: Operation) -> str:
 
 def why(conn: Connection[Any], table: str, error: Exception) -> str:
     """Say in a line what failed and what mends it."""
+    if isinstance(error, errors.InsufficientPrivilege):
+        owner = scalar(conn, _OWNER, table) or "OWNER"
+        remedy = _NOT_OWNER.format(table=table, owner=owner, role=conn.info.user)
+        return str(explain(error, {"42501": remedy}))
     if isinstance(error, psycopg.Error):
-        owner = _NOT_OWNER.format(table=table, role=conn.info.user)
-        return str(explain(error, {**_REMEDIES, "42501": owner}))
+        return str(explain(error, _REMEDIES))
     return str(error) if isinstance(error, PartitionError | OSError) else describe(error)
 
 

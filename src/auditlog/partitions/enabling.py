@@ -99,12 +99,13 @@ def enable(
     with only_run(conn, table) as is_ours:
         if not is_ours:
             return EnableReport(table, "busy")
-        if _adjust(conn, table, step, ahead):
-            return EnableReport(table, "already")
         on_step("examine", table)
         findings = tuple(examine(conn, table, step))
         if any(finding.severity == "human" for finding in findings):
             return EnableReport(table, "refused", findings)
+        if any(finding.code == "partitioned" for finding in findings):
+            _adjust(conn, table, step, ahead)
+            return EnableReport(table, "already", findings)
         return _Enabling(conn, table, step, ahead or AHEAD, on_step).run(findings)
 
 
@@ -263,8 +264,8 @@ class _Enabling:
             yield _DROP_TRIGGER.format(sql.Identifier(trigger), qualified(old))
 
 
-def _adjust(conn: Connection[Any], table: str, step: Step, ahead: Span | None) -> bool:
-    """Tell whether the table is partitioned by us already; the settings become those given."""
+def _adjust(conn: Connection[Any], table: str, step: Step, ahead: Span | None) -> None:
+    """Give a table that is partitioned already the settings that are asked for."""
     with conn.transaction():
         found = asked(
             conn,
@@ -288,7 +289,6 @@ def _adjust(conn: Connection[Any], table: str, step: Step, ahead: Span | None) -
                 step=step,
                 ahead=found[1],
             )
-    return bool(found)
 
 
 _CREATE = sql.SQL(

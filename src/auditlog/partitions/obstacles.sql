@@ -10,6 +10,9 @@ found (code, object) AS (
     WHERE NOT pg_has_role(relowner, 'USAGE')
 
     UNION ALL
+    SELECT 'row security', '' FROM wanted WHERE row_security_active(oid)
+
+    UNION ALL
     SELECT 'no right', 'CREATE ON SCHEMA logstore' FROM wanted
     WHERE NOT has_schema_privilege(relnamespace, 'CREATE')
 
@@ -17,7 +20,8 @@ found (code, object) AS (
     SELECT 'no right', format('%%s ON %%s', rights, t.oid::regclass)
     FROM pg_class t,
          (VALUES ('logs', 'INSERT'), ('batches', 'INSERT'), ('partitioning', 'SELECT'),
-                 ('partitioning', 'INSERT'), ('partitioning', 'UPDATE'), ('partitioning', 'DELETE'))
+                 ('partitioning', 'INSERT'), ('partitioning', 'UPDATE'), ('partitioning', 'DELETE'),
+                 ('retirements', 'SELECT'))
          AS needed (relname, rights)
     WHERE t.relnamespace = 'logstore'::regnamespace AND t.relname = needed.relname
       AND NOT has_table_privilege(t.oid, rights)

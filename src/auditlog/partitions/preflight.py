@@ -31,10 +31,8 @@ was killed in between has until somebody runs the next one, and what clocks of c
 """
 AHEAD = Span(months=3)
 """For how long there are to be partitions, if nobody says otherwise."""
-_NOT_TO_BE_READ = {"not_owner", "date_type"}
+_NO_ENTRY = {"not owner", "no right", "row security"}
 _ON_THE_WAY_BACK = {
-    "not owner",
-    "no right",
     "referred to",
     "view",
     "view of others",
@@ -64,13 +62,16 @@ def examine(conn: Connection[Any], table: str, step: Step) -> list[Finding]:
         return [_finding(table, "no table", "")]
     if manager := find_manager(conn, table, oid, {}):
         return [_finding(table, "managed", manager)]
+    found = list(_obstacles(conn, table, oid))
+    if any(code in _NO_ENTRY for code, _ in found):
+        return [_finding(table, *one) for one in found if one[0] in _NO_ENTRY]
     if _is_partitioned(conn, oid):
         is_ours = asked(conn, "SELECT FROM logstore.partitioning WHERE table_name = %s", table)
         return [_finding(table, "partitioned otherwise" if is_ours is None else "partitioned", "")]
-    found = [_finding(table, code, about) for code, about in _obstacles(conn, table, oid)]
-    if any(finding.code in _NOT_TO_BE_READ for finding in found):
-        return found
-    return found + list(_of_rows(conn, table, step))
+    findings = [_finding(table, *one) for one in found]
+    if any(code == "date type" for code, _ in found):
+        return findings
+    return findings + list(_of_rows(conn, table, step))
 
 
 def end_of_legacy(conn: Connection[Any], table: str, step: Step) -> datetime:
@@ -84,7 +85,7 @@ def _beyond(step: Step, newest: datetime) -> datetime:
 
 
 def examine_back(conn: Connection[Any], table: str) -> list[Finding]:
-    """Return what `disable` would find, "human" where it would refuse; of a plain table nothing.
+    """Return what `disable` would find, "human" where it would refuse.
 
     Raises:
         psycopg.Error: the database cannot be asked.
@@ -92,14 +93,13 @@ def examine_back(conn: Connection[Any], table: str) -> list[Finding]:
     oid = oid_of(conn, table)
     if oid is None:
         return [_finding(table, "no table", "")]
-    if not _is_partitioned(conn, oid):
-        return []
-    found = [
-        _finding(table, code, about)
-        for code, about in _obstacles(conn, table, oid)
-        if code in _ON_THE_WAY_BACK
-    ]
-    return found + list(_of_members(conn, table, oid))
+    is_partitioned = _is_partitioned(conn, oid)
+    looked_for = _NO_ENTRY | _ON_THE_WAY_BACK if is_partitioned else _NO_ENTRY
+    found = [one for one in _obstacles(conn, table, oid) if one[0] in looked_for]
+    findings = [_finding(table, *one) for one in found]
+    if not is_partitioned or any(code in _NO_ENTRY for code, _ in found):
+        return findings
+    return findings + list(_of_members(conn, table, oid))
 
 
 def _of_members(conn: Connection[Any], table: str, oid: int) -> Iterator[Finding]:
@@ -231,6 +231,11 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "human",
         "{table} belongs to {about}, and only its owner can change it",
         "log in as that role, or as a member of it",
+    ),
+    "row security": (
+        "human",
+        "row security of {table} hides rows from this role: they would not be looked at",
+        "ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, or use a role with BYPASSRLS",
     ),
     "no right": (
         "human",

@@ -156,7 +156,8 @@ def _append_only_guard(conn: Connection) -> Iterator[Problem]:
 
 
 def _partitions(conn: Connection) -> Iterator[Problem]:
-    tables = conn.execute(_PARTITIONED, [[table.name for table in TABLES]]).fetchall()
+    names = [table.name for table in TABLES]
+    tables = conn.execute(_PARTITIONED, [_FUNCTIONS, names]).fetchall()
     for table, leaves, unguarded, detaching, may_ensure in tables:
         problems = [
             *_leaves(table, unguarded or [], detaching or []),
@@ -185,13 +186,14 @@ def _leaves(table: str, unguarded: list[str], detaching: list[str]) -> Iterator[
 def _ensuring(conn: Connection, table: str, *, may_ensure: bool | None) -> Iterator[Problem]:
     if may_ensure is False:
         problem = (
-            f"this role may not have a partition made that logstore.{table} lacks: rows would wait"
+            f"this role may not look at the partitions of logstore.{table}, or have one made that a"
+            " row lacks: it would wait"
         )
-        yield "warning", problem, _grant(conn, _ENSURING)
+        yield "warning", problem, _grant(conn, f"EXECUTE ON FUNCTION {', '.join(_FUNCTIONS)}")
 
 
 def _runway(conn: Connection, table: str) -> Iterator[Problem]:
-    if _row(conn, _MAY_ASK) != (True,):
+    if _row(conn, _MAY_ASK, _FUNCTIONS[-1]) != (True,):
         return
     (days,) = _row(conn, _DAYS_COVERED, table)
     if days is not None and days <= 0:
@@ -310,8 +312,9 @@ _PARTITIONED: LiteralString = f"""
             WHERE child.relkind = 'r' AND guard.tgenabled IS NULL
         ),
         array_agg(child.relname ORDER BY child.relname) FILTER (WHERE link.inhdetachpending),
-        CASE WHEN has_table_privilege(parent.oid, 'INSERT') THEN has_function_privilege(
-            to_regprocedure('logstore.ensure_partition(text, timestamptz)')::oid, 'EXECUTE'
+        CASE WHEN has_table_privilege(parent.oid, 'INSERT') THEN (
+            SELECT bool_and(has_function_privilege(to_regprocedure(name)::oid, 'EXECUTE'))
+            FROM unnest(%s::text[]) AS name
         ) END
     FROM ({_TABLES}) AS tables
     JOIN pg_class parent ON parent.oid = tables.oid AND parent.relkind = 'p'
@@ -322,12 +325,11 @@ _PARTITIONED: LiteralString = f"""
     GROUP BY parent.oid, parent.relname
     ORDER BY parent.relname
 """  # noqa: S608  # our own constants
-_ENSURING = "EXECUTE ON FUNCTION logstore.ensure_partition(text, timestamptz)"
-_MAY_ASK: LiteralString = """
-    SELECT has_function_privilege(
-        to_regprocedure('logstore.covered_until(text)')::oid, 'EXECUTE'
-    )
-"""
+_FUNCTIONS = [
+    "logstore.ensure_partition(text, timestamptz)",
+    "logstore.covered_until(text)",
+]
+_MAY_ASK: LiteralString = "SELECT has_function_privilege(to_regprocedure(%s)::oid, 'EXECUTE')"
 _DAYS_COVERED: LiteralString = """
     SELECT CASE
         WHEN covered IS NULL THEN 0

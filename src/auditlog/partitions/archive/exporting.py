@@ -32,7 +32,8 @@ from auditlog.partitions.archive.manifest import (
 )
 from auditlog.partitions.archive.packing import pack, stop_without
 from auditlog.partitions.archive.raw import Digest, Format, Watched, joined, watched
-from auditlog.partitions.archive.storage import Store, below, store_at
+from auditlog.partitions.archive.storage import below, store_at
+from auditlog.partitions.archive.store import Store, StoreError
 from auditlog.partitions.archive.verifying import check, manifest_of
 from auditlog.partitions.session import scalar
 from auditlog.postgres.files import package_version
@@ -162,11 +163,13 @@ def _finished(store: Store, manifest: Manifest) -> Archived:
 
 def _reused(store: Store, content: Content) -> Archived:
     """Take an earlier archive of the same content, if it is what it says."""
-    manifest, data = manifest_of(store)
     try:
+        manifest, data = manifest_of(store)
         if manifest.content != content:
             raise PartitionError("its manifest is about something else")
         check(store, manifest)
+    except StoreError:
+        raise
     except PartitionError as error:
         raise PartitionError(
             f"{store.uri} is taken by an archive that is not whole ({error}), and nothing is"

@@ -45,13 +45,9 @@ def decompress(stored: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _swollen(unpacker: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
-    waiting, is_more = chunk, True
-    while is_more:
+    while chunk and not unpacker.eof:
         try:
-            data = unpacker.decompress(waiting, CHUNK_BYTES)
+            yield unpacker.decompress(chunk, CHUNK_BYTES)
         except zlib.error:
             raise PartitionError("the compressed data is damaged") from None
-        yield data
-        waiting = unpacker.unconsumed_tail
-        # zlib may have taken all of the input, and still hold some of the output.
-        is_more = not unpacker.eof and (bool(waiting) or len(data) == CHUNK_BYTES)
+        chunk = unpacker.unconsumed_tail

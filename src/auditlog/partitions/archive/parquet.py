@@ -9,6 +9,7 @@ the bytes that PostgreSQL sends.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
+from struct import error as StructError  # noqa: N812  # a class, whatever its name
 from typing import IO, Any, TypeAlias, cast
 
 import orjson
@@ -20,7 +21,7 @@ from auditlog.partitions.archive.binary import HEADER, TRAILER, rows_of, tuple_o
 from auditlog.partitions.archive.fingerprints import StoredColumn
 from auditlog.partitions.archive.raw import Passed, Sink
 
-BEYOND = "auditlog_beyond"
+BEYOND = "beyond_parquet"
 """JSON: column → its value in microseconds since 2000, the smallest and largest for infinities."""
 BATCH_ROWS = 16_384
 BATCH_BYTES = 16 * 1024 * 1024
@@ -71,13 +72,23 @@ def write(
 
 
 def read(columns: Sequence[StoredColumn], file: IO[bytes], passed: Passed) -> Iterator[bytes]:
-    """Read Parquet and hand on the raw bytes."""
+    """Read Parquet and hand on the raw bytes.
+
+    Raises:
+        PartitionError: `write` did not write that.
+    """
     yield HEADER
     for batch in _read_batches(file, _schema(columns)):
-        fields = zip(*_unpacked(columns, batch), strict=True)
-        yield b"".join(map(tuple_of, fields))
+        yield _tuples(columns, batch)
         passed.rows += batch.num_rows
     yield TRAILER
+
+
+def _tuples(columns: Sequence[StoredColumn], batch: Any) -> bytes:
+    try:
+        return b"".join(map(tuple_of, zip(*_unpacked(columns, batch), strict=True)))
+    except (AttributeError, TypeError, ValueError, StructError) as error:
+        raise PartitionError(f"the Parquet file has odd values ({type(error).__name__})") from error
 
 
 def _read_batches(file: IO[bytes], schema: pa.Schema) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 import psycopg
 
 from auditlog.errors import PartitionError, SettingsError
+from auditlog.partitions.archive.store import StoreError
 
 _BLOCK_BYTES = 8 * 1024 * 1024
 """Parts of an upload, and what reading fetches at once: S3 takes 10 000 parts, so 80 GB."""
@@ -101,7 +102,7 @@ def _explained(uri: str, verb: str) -> Iterator[None]:
     except (PartitionError, psycopg.Error):
         raise
     except Exception as error:
-        raise PartitionError(
+        raise StoreError(
             f"the archive in {uri} cannot be {verb}: {type(error).__name__}: {error}:"
             " check the URL, the credentials and the network"
         ) from error

@@ -25,7 +25,8 @@ from auditlog.partitions.archive.fingerprints import (
 from auditlog.partitions.archive.known import known_digests
 from auditlog.partitions.archive.manifest import COPY_OPTIONS, Content, Manifest
 from auditlog.partitions.archive.packing import stop_without
-from auditlog.partitions.archive.storage import Store, store_at
+from auditlog.partitions.archive.storage import store_at
+from auditlog.partitions.archive.store import Store
 from auditlog.partitions.archive.targets import bound, is_taken, make_partition, make_table
 from auditlog.partitions.archive.verifying import OnRows, manifest_of, quietly, raw_bytes
 from auditlog.partitions.session import only_run

@@ -10,34 +10,17 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from auditlog.errors import PartitionError, SettingsError
+from auditlog.partitions.archive.store import Store, StoreError
 
 _PART = ".part"
 # fsspec chains URLs, so it may stand anywhere.
 _PASSWORD = re.compile(r"://[^:@/]*:[^/]*@")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class Store(Protocol):
-    """A folder of files, by their bare names."""
-
-    uri: str
-
-    def exists(self, name: str) -> bool:
-        """Tell whether there is a file of that name."""
-
-    def reading(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """Open a file for reading, with `seek`."""
-
-    def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """Open a file for writing; it is there when the context ends without an error."""
-
-    def folders(self) -> list[str]:
-        """Return the names of the folders in this one, sorted; none where it does not exist."""
 
 
 def store_at(uri: str) -> Store:
@@ -75,7 +58,8 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of that name."""
-        return (self._path / name).exists()
+        with _explained(self.uri, "read"):
+            return (self._path / name).exists()
 
     @contextmanager
     def reading(self, name: str) -> Iterator[IO[bytes]]:
@@ -99,16 +83,16 @@ class Folder:
 
     def folders(self) -> list[str]:
         """Return the names of the folders in this one."""
-        if not self._path.is_dir():
-            return []
         with _explained(self.uri, "read"):
+            if not self._path.is_dir():
+                return []
             return sorted(entry.name for entry in self._path.iterdir() if entry.is_dir())
 
 
 @contextmanager
 def _owned(part: Path) -> Iterator[IO[bytes]]:
     """Open an unfinished file that no other process writes; it is gone after an error."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,6 +147,6 @@ def _explained(uri: str, verb: str) -> Iterator[None]:
         remedy = "check the path and its permissions"
         if error.errno in _FULL:
             remedy = "free space there, or archive to another place"
-        raise PartitionError(
+        raise StoreError(
             f"the archive in {uri} cannot be {verb}: {error.strerror or error}: {remedy}"
         ) from error

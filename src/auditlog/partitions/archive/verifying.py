@@ -16,9 +16,10 @@ from auditlog.partitions.archive.manifest import (
     Manifest,
     decode,
 )
-from auditlog.partitions.archive.packing import agree, unpack
+from auditlog.partitions.archive.packing import agree, stop_without, unpack
 from auditlog.partitions.archive.raw import Passed
-from auditlog.partitions.archive.storage import Store, store_at
+from auditlog.partitions.archive.storage import store_at
+from auditlog.partitions.archive.store import Store, StoreError
 
 OnRows = Callable[[int, int | None], None]
 
@@ -56,19 +57,32 @@ def verify(
 
     Raises:
         SettingsError: a URL that cannot be used.
+        StoreError: it cannot be read, and so nothing is known of it.
         PartitionError: what reads the URL or the format is not installed.
     """
     store = store_at(uri)
-    manifest = digest = None
     try:
         manifest, data = manifest_of(store)
-        digest = sha256(data).digest()
-        if known and digest not in known:
-            raise PartitionError("the manifest is not the one that the database knows of")
-        check(store, manifest, on_progress)
+    except StoreError:
+        raise
     except PartitionError as error:
-        return Verification(store.uri, str(error), manifest, digest)
-    return Verification(store.uri, None, manifest, digest)
+        return Verification(store.uri, str(error))
+    stop_without(manifest.content.format)
+    digest = sha256(data).digest()
+    problem = _problem(store, manifest, on_progress)
+    if known and digest not in known:
+        problem = "the manifest is not the one that the database knows of"
+    return Verification(store.uri, problem, manifest, digest)
+
+
+def _problem(store: Store, manifest: Manifest, on_progress: OnRows) -> str | None:
+    try:
+        check(store, manifest, on_progress)
+    except StoreError:
+        raise
+    except PartitionError as error:
+        return str(error)
+    return None
 
 
 def manifest_of(store: Store) -> tuple[Manifest, bytes]:

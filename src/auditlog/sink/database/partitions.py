@@ -67,6 +67,7 @@ _REMEDIES = {
     LOCKED: f"{_MISSING}, and a lock keeps it from being made: look for it in pg_stat_activity",
 }
 _UNKNOWN = f"{_MISSING}, and it could not be made: run `auditlog partitions maintain`"
+MORE_FOLLOW = f"{_MISSING}, nor for others: the next attempts make them"
 REFUSED_AGAIN = f"{_MISSING}, though it is said to be there: see `auditlog partitions status`"
 
 
