@@ -1,7 +1,9 @@
-"""A server and a host whose clocks a test sets: a year goes by in seconds, and nothing is mocked.
+"""A server and a host whose clocks a test sets: a year goes by in seconds.
 
-Both are real processes under libfaketime, each with a file that says how far its clock is from the
-real one; the monotonic clocks go on as they were, as they do when a machine's clock is set.
+The server is a real one under libfaketime, the host a process whose Python reads a shifted clock;
+each has a file that says how far it is from the real one. Monotonic clocks go on as they were, as
+they do when a machine's clock is set. The host is not under libfaketime, because that breaks the
+absolute waits that CPython sleeps with: OSError 22 (0.9.10, 2026-11-28).
 """
 
 import os
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,10 +23,10 @@ import uuid_utils
 from psycopg.conninfo import make_conninfo
 
 from auditlog import AuditLog
+from auditlog.partitions import maintaining
 from auditlog.partitions.archive import verify
 from auditlog.partitions.archive.finding import found
 from auditlog.partitions.archive.restoring import restore
-from auditlog.partitions.maintaining import maintain
 from auditlog.partitions.model import TableConfig, TableReport
 from auditlog.partitions.session import maintenance
 from auditlog.postgres import embedded
@@ -34,6 +36,7 @@ from trail import quick
 
 NO_FAKETIME = "a year needs a clock that can be set: apt-get install faketime"
 CALL_TIMEOUT_S = 60
+_SHIFTED = Path(__file__).parent / "faults" / "clock"
 _UNSAFE = ("fsync = off", "full_page_writes = off", "autovacuum = off")
 
 T = TypeVar("T")
@@ -59,21 +62,33 @@ class Clock:
         new.replace(self.file)  # whoever looks meanwhile finds the one or the other
 
     @contextmanager
-    def rules(self) -> Iterator[None]:
-        """Every process that is started in here lives by this clock."""
-        variables = {
-            "LD_PRELOAD": str(faketime()),
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
-        os.environ.update(variables)
-        try:
+    def of_programs(self) -> Iterator[None]:
+        """Every program that is started in here lives by this clock."""
+        with _environment(
+            LD_PRELOAD=str(faketime()),
+            FAKETIME_TIMESTAMP_FILE=str(self.file),
+            FAKETIME_NO_CACHE="1",
+            FAKETIME_DONT_FAKE_MONOTONIC="1",
+            NO_FAKE_STAT="1",
+        ):
             yield
-        finally:
-            for name in variables:
-                del os.environ[name]
+
+    @contextmanager
+    def of_python(self) -> Iterator[None]:
+        """Every interpreter that is started in here does, where it asks module `time`."""
+        with _environment(PYTHONPATH=str(_SHIFTED), FAULT_CLOCK_SHIFT=str(self.file)):
+            yield
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @dataclass(frozen=True)
@@ -109,17 +124,30 @@ def scene(start: datetime, version: int = embedded.DEFAULT_VERSION) -> Iterator[
         clocks = [Clock(folder / each) for each in ("server-clock", "host-clock")]
         for clock in clocks:
             clock.set(start)
-        with clocks[0].rules():
+        with clocks[0].of_programs():
             server = embedded.start(folder / "data", version=version)
         with server, _host(clocks[1]) as host:
             _prepare(server.dsn)
             yield Scene(server.dsn, folder, *clocks, host)
 
 
+class _HostsDatetime(datetime):
+    """Whose `now` asks module `time`; the built-in one asks the machine."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.fromtimestamp(time.time(), tz)
+
+
+def _look_at_the_clock() -> None:
+    maintaining.datetime = _HostsDatetime  # type: ignore[attr-defined,misc]
+
+
 @contextmanager
 def _host(clock: Clock) -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as host:
-        with clock.rules():
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_look_at_the_clock) as host:
+        with clock.of_python():
             host.submit(time.time).result(CALL_TIMEOUT_S)
         yield host
 
@@ -171,7 +199,7 @@ def _record(sent: Sent) -> Record:
 
 def maintained(dsn: str, configs: Mapping[str, TableConfig]) -> list[TableReport]:
     """Do what cron does."""
-    return maintain(dsn, configs)
+    return maintaining.maintain(dsn, configs)
 
 
 def connected(

@@ -31,6 +31,12 @@ def conn(dsn: str) -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
+@pytest.fixture
+def any_conn(any_dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    with maintenance(any_dsn) as conn:
+        yield conn
+
+
 def test_rows_sent_while_a_table_is_disabled_are_stored(
     dsn: str, conn: psycopg.Connection[Any]
 ) -> None:
@@ -92,15 +98,17 @@ def test_what_was_added_meanwhile_is_kept(server: Server) -> None:
             }
 
 
-def test_largest_partition_becomes_the_table(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_largest_partition_becomes_the_table(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """So the fewest rows are moved, even where retention has taken the oldest."""
-    enable(conn, "logs", "month")
-    fill(dsn, 3, NOW, NOW)
-    fill(dsn, 5_000, LATER, LATER)
-    report = disable(conn, "logs")
+    enable(any_conn, "logs", "month")
+    fill(any_dsn, 3, NOW, NOW)
+    fill(any_dsn, 5_000, LATER, LATER)
+    report = disable(any_conn, "logs")
     assert report.rows_moved == 5  # two of them tell of enabling and disabling
-    assert stored(dsn, OLD) == 5_003
-    assert fetch(dsn, EVENTS) == [
+    assert stored(any_dsn, OLD) == 5_003
+    assert fetch(any_dsn, EVENTS) == [
         "audit.partitioning.enabled",
         "audit.partitioning.disabled",
         "audit.partition.merged",
@@ -134,25 +142,27 @@ def test_killed_run_is_finished_by_the_next(any_dsn: str, stage: str) -> None:
     )
 
 
-def test_half_disabled_table_is_not_enabled(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_half_disabled_table_is_not_enabled(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """It has to become a plain one first."""
-    enable(conn, "logs", "month")
-    fill(dsn, 1, LATER, LATER)
-    kill_before(dsn, "disable", "move")
-    report = enable(conn, "logs", "month")
+    enable(any_conn, "logs", "month")
+    fill(any_dsn, 1, LATER, LATER)
+    kill_before(any_dsn, "disable", "move")
+    report = enable(any_conn, "logs", "month")
     assert report.result == "refused"
     (remedy,) = [one.remedy for one in report.findings if one.code == "inherited"]
     assert remedy.startswith("end that: auditlog partitions disable")
 
 
 def test_table_of_others_that_inherits_is_left_alone(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """It was not a partition."""
-    execute(dsn, "CREATE TABLE logstore.own () INHERITS (logstore.logs)")
-    execute(dsn, "INSERT INTO logstore.own (instance_id, log_id) VALUES ('old', '1')")
-    assert disable(conn, "logs").result == "already"
-    assert fetch(dsn, "SELECT count(*) FROM logstore.own") == [1]
+    execute(any_dsn, "CREATE TABLE logstore.own () INHERITS (logstore.logs)")
+    execute(any_dsn, "INSERT INTO logstore.own (instance_id, log_id) VALUES ('old', '1')")
+    assert disable(any_conn, "logs").result == "already"
+    assert fetch(any_dsn, "SELECT count(*) FROM logstore.own") == [1]
 
 
 @pytest.mark.parametrize("stage", ["bound", "validate", "swap"])
@@ -167,46 +177,50 @@ def test_what_a_killed_enable_has_left_is_removed(any_dsn: str, stage: str) -> N
         assert leftovers.find(conn, "logs") == []
 
 
-def test_bound_whose_date_has_come_is_removed(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_bound_whose_date_has_come_is_removed(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """Rows are accepted again."""
-    bind(conn, "logs", Range(None, NOW - timedelta(days=1)))
-    assert disable(conn, "logs").result == "done"
-    fill(dsn, 1, NOW, NOW)
-    assert stored(dsn, OLD) == 1
+    bind(any_conn, "logs", Range(None, NOW - timedelta(days=1)))
+    assert disable(any_conn, "logs").result == "done"
+    fill(any_dsn, 1, NOW, NOW)
+    assert stored(any_dsn, OLD) == 1
 
 
 def test_row_that_was_replayed_meanwhile_is_stored_once(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """A spool that is read again while partitions are merged: the same row, in both places."""
-    enable(conn, "logs", "month")
-    fill(dsn, 10, LATER, LATER)
-    kill_before(dsn, "disable", "move")
-    fill(dsn, 10, LATER, LATER)
-    report = disable(conn, "logs")
-    assert stored(dsn, OLD) == 10
+    enable(any_conn, "logs", "month")
+    fill(any_dsn, 10, LATER, LATER)
+    kill_before(any_dsn, "disable", "move")
+    fill(any_dsn, 10, LATER, LATER)
+    report = disable(any_conn, "logs")
+    assert stored(any_dsn, OLD) == 10
     assert report.rows_moved < 10
 
 
-def test_rows_with_one_identity_are_both_kept(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_rows_with_one_identity_are_both_kept(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """A plain table cannot have them; they stay to be read until somebody has decided."""
-    fill(dsn, 1000, NOW, NOW)
-    enable(conn, "logs", "month")
+    fill(any_dsn, 1000, NOW, NOW)
+    enable(any_conn, "logs", "month")
     copy = "INSERT INTO logstore.logs (instance_id, log_id, log_date) VALUES ('t', '1', '{}')"
     for date in (NOW, LATER):
-        execute(dsn, copy.format(date))
+        execute(any_dsn, copy.format(date))
     with pytest.raises(PartitionError, match="have the identity of other rows"):
-        disable(conn, "logs")
+        disable(any_conn, "logs")
     count = "SELECT count(*) FROM logstore.logs WHERE instance_id = 't'"
-    assert fetch(dsn, count) == [2]
-    with conn.transaction():
-        conn.execute("SET LOCAL auditlog.maintenance = 'on'")
-        conn.execute(
+    assert fetch(any_dsn, count) == [2]
+    with any_conn.transaction():
+        any_conn.execute("SET LOCAL auditlog.maintenance = 'on'")
+        any_conn.execute(
             "UPDATE logstore.logs SET log_id = '2' WHERE instance_id = 't' AND log_date = %s",
             [LATER],
         )
-    assert disable(conn, "logs").result == "done"
-    assert fetch(dsn, count) == [2]
+    assert disable(any_conn, "logs").result == "done"
+    assert fetch(any_dsn, count) == [2]
 
 
 @pytest.mark.parametrize(
@@ -217,30 +231,30 @@ def test_rows_with_one_identity_are_both_kept(dsn: str, conn: psycopg.Connection
     ],
 )
 def test_what_stands_in_the_way_is_told_and_nothing_is_changed(
-    dsn: str, conn: psycopg.Connection[Any], setup: str, code: str
+    any_dsn: str, any_conn: psycopg.Connection[Any], setup: str, code: str
 ) -> None:
     """Each with its remedy."""
-    enable(conn, "logs", "month")
-    execute(dsn, setup.replace("{}", "logstore.logs"))
-    before = facts(conn)
-    report = disable(conn, "logs")
+    enable(any_conn, "logs", "month")
+    execute(any_dsn, setup.replace("{}", "logstore.logs"))
+    before = facts(any_conn)
+    report = disable(any_conn, "logs")
     human = {one.code: one.remedy for one in report.findings if one.severity == "human"}
     assert report.result == "refused"
     assert human.get(code)
-    assert facts(conn) == before
+    assert facts(any_conn) == before
 
 
 def test_it_is_a_way_out_where_rows_have_no_partition(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """Not even the row that tells of it needs one."""
-    enable(conn, "logs", "month")
-    conn.execute("ALTER TABLE logstore.logs DETACH PARTITION logstore.logs_legacy")
+    enable(any_conn, "logs", "month")
+    any_conn.execute("ALTER TABLE logstore.logs DETACH PARTITION logstore.logs_legacy")
     with pytest.raises(psycopg.errors.CheckViolation, match="no partition"):
-        fill(dsn, 1, NOW, NOW)
-    assert disable(conn, "logs").result == "done"
-    fill(dsn, 1, NOW, NOW)
-    assert stored(dsn, OLD) == 1
+        fill(any_dsn, 1, NOW, NOW)
+    assert disable(any_conn, "logs").result == "done"
+    fill(any_dsn, 1, NOW, NOW)
+    assert stored(any_dsn, OLD) == 1
 
 
 def test_rows_that_are_hidden_are_not_taken_for_none(server: Server) -> None:
@@ -263,24 +277,24 @@ def test_rows_that_are_hidden_are_not_taken_for_none(server: Server) -> None:
 
 
 def test_budget_of_locks_is_looked_at_before(
-    conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    any_conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that runs out of them fails, and everybody else's with it."""
-    enable(conn, "logs", "day", ahead=Span(days=9))
+    enable(any_conn, "logs", "day", ahead=Span(days=9))
     monkeypatch.setattr("auditlog.partitions.preflight._LOCK_BUDGET", "SELECT 100")
-    report = disable(conn, "logs")
+    report = disable(any_conn, "logs")
     assert report.result == "refused"
     assert "locks" in {one.code for one in report.findings if one.severity == "human"}
 
 
 def test_reader_that_does_not_end_holds_up_the_move_only(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """Rows stay where they are, to be read; and when the reader has ended the next run goes on."""
-    fill(dsn, 1000, NOW, NOW)
-    enable(conn, "logs", "month")
-    fill(dsn, 10, LATER, LATER)
-    with psycopg.connect(dsn) as reader:
+    fill(any_dsn, 1000, NOW, NOW)
+    enable(any_conn, "logs", "month")
+    fill(any_dsn, 10, LATER, LATER)
+    with psycopg.connect(any_dsn) as reader:
 
         def hold(stage: str, _about: str) -> None:
             if stage == "move":
@@ -289,7 +303,7 @@ def test_reader_that_does_not_end_holds_up_the_move_only(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("auditlog.partitions.disabling.TRIES", 1)
             with pytest.raises(PartitionError, match="cannot be locked: process"):
-                disable(conn, "logs", on_step=hold)
-        assert stored(dsn, OLD) == 1010
-    assert disable(conn, "logs").rows_moved >= 10
-    assert stored(dsn, OLD) == 1010
+                disable(any_conn, "logs", on_step=hold)
+        assert stored(any_dsn, OLD) == 1010
+    assert disable(any_conn, "logs").rows_moved >= 10
+    assert stored(any_dsn, OLD) == 1010

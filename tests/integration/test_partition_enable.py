@@ -36,6 +36,12 @@ def conn(dsn: str) -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
+@pytest.fixture
+def any_conn(any_dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    with maintenance(any_dsn) as conn:
+        yield conn
+
+
 @pytest.fixture(scope="module")
 def plain(server: Server) -> Iterator[psycopg.Connection[Any]]:
     """A table to look at; every test leaves it as it was."""
@@ -61,26 +67,28 @@ def test_rows_sent_while_a_table_is_enabled_are_stored(
 
 
 def test_old_rows_become_the_first_partition_and_none_is_moved(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """The same file on disk, bounds without a gap, the settings and the deed written down."""
-    fill(dsn, 10, BEGUN, NOW)
-    (before,) = fetch(dsn, "SELECT relfilenode FROM pg_class WHERE oid = 'logstore.logs'::regclass")
-    report = enable(conn, "logs", "month", ahead=Span(months=6))
+    fill(any_dsn, 10, BEGUN, NOW)
+    (before,) = fetch(
+        any_dsn, "SELECT relfilenode FROM pg_class WHERE oid = 'logstore.logs'::regclass"
+    )
+    report = enable(any_conn, "logs", "month", ahead=Span(months=6))
     (after,) = fetch(
-        dsn, "SELECT relfilenode FROM pg_class WHERE oid = 'logstore.logs_legacy'::regclass"
+        any_dsn, "SELECT relfilenode FROM pg_class WHERE oid = 'logstore.logs_legacy'::regclass"
     )
     assert before == after
     end = report.end_of_legacy
     assert end is not None
-    assert end == end_of_legacy(conn, "logs", "month")
-    parts = fetch(dsn, PARTS)
+    assert end == end_of_legacy(any_conn, "logs", "month")
+    parts = fetch(any_dsn, PARTS)
     assert f"logs_legacy FOR VALUES FROM ('-infinity') TO ('{end:%Y-%m-%d} 00:00:00+00')" in parts
     assert [part.split()[0] for part in parts if "legacy" not in part] == list(report.partitions)
-    assert fetch(dsn, "SELECT logstore.covered_until('logs')") >= [Span(months=6).after(NOW)]
+    assert fetch(any_dsn, "SELECT logstore.covered_until('logs')") >= [Span(months=6).after(NOW)]
     known = "SELECT step || ' ' || ahead::text FROM logstore.partitioning WHERE table_name = 'logs'"
-    assert fetch(dsn, known) == ["month 6 mons"]
-    assert fetch(dsn, EVENTS) == ["audit.partitioning.enabled"]
+    assert fetch(any_dsn, known) == ["month 6 mons"]
+    assert fetch(any_dsn, EVENTS) == ["audit.partitioning.enabled"]
 
 
 @pytest.mark.parametrize("table", [table.name for table in TABLES])
@@ -123,24 +131,26 @@ def test_what_an_operator_has_added_is_there_afterwards(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["logs", "logs_legacy", "logs_next"])
-def test_rows_can_be_changed_nowhere(conn: psycopg.Connection[Any], name: str) -> None:
+def test_rows_can_be_changed_nowhere(any_conn: psycopg.Connection[Any], name: str) -> None:
     """The guard is on the table, on the old partition, and on the ones to come."""
-    made = enable(conn, "logs", "month").partitions
+    made = enable(any_conn, "logs", "month").partitions
     place = made[0] if name == "logs_next" else name
     for statement in ("DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET message = ''"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
-            conn.execute(sql.SQL(statement).format(sql.Identifier("logstore", place)))
+            any_conn.execute(sql.SQL(statement).format(sql.Identifier("logstore", place)))
 
 
-def test_enabling_again_changes_the_settings_only(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_enabling_again_changes_the_settings_only(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """The step is that of partitions to come, and the change is written down."""
-    enable(conn, "logs", "month")
-    parts = fetch(dsn, PARTS)
-    assert enable(conn, "logs", "month").result == "already"
-    assert enable(conn, "logs", "day").result == "already"
-    assert fetch(dsn, PARTS) == parts
-    assert fetch(dsn, "SELECT step FROM logstore.partitioning") == ["day"]
-    assert fetch(dsn, EVENTS) == ["audit.partitioning.enabled", "audit.partitioning.changed"]
+    enable(any_conn, "logs", "month")
+    parts = fetch(any_dsn, PARTS)
+    assert enable(any_conn, "logs", "month").result == "already"
+    assert enable(any_conn, "logs", "day").result == "already"
+    assert fetch(any_dsn, PARTS) == parts
+    assert fetch(any_dsn, "SELECT step FROM logstore.partitioning") == ["day"]
+    assert fetch(any_dsn, EVENTS) == ["audit.partitioning.enabled", "audit.partitioning.changed"]
 
 
 @pytest.mark.parametrize("step", ["day", "week", "month"])
@@ -222,14 +232,14 @@ def test_what_stands_in_the_way_is_told_and_nothing_is_changed(
     assert human.get(code)
 
 
-def test_invalid_index_stands_in_the_way(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_invalid_index_stands_in_the_way(any_dsn: str, any_conn: psycopg.Connection[Any]) -> None:
     """It would be built anew while everybody waits."""
-    fill(dsn, 2, NOW, NOW)
+    fill(any_dsn, 2, NOW, NOW)
     with pytest.raises(psycopg.errors.UniqueViolation):
         execute(
-            dsn, "CREATE UNIQUE INDEX CONCURRENTLY one ON logstore.logs (instance_id, log_date)"
+            any_dsn, "CREATE UNIQUE INDEX CONCURRENTLY one ON logstore.logs (instance_id, log_date)"
         )
-    assert "invalid_index" in {one.code for one in enable(conn, "logs", "month").findings}
+    assert "invalid_index" in {one.code for one in enable(any_conn, "logs", "month").findings}
 
 
 def test_only_the_owner_can(server: Server) -> None:
@@ -298,77 +308,81 @@ def test_killed_run_is_finished_by_the_next(any_dsn: str, stage: str) -> None:
     assert fetch(dsn, "SELECT to_regclass('logstore.logs_partitioned')::text") == [None]
 
 
-def test_proof_of_a_killed_run_is_used_again(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_proof_of_a_killed_run_is_used_again(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """A table of a terabyte is not read twice."""
-    kill_before(dsn, "enable", "swap")
+    kill_before(any_dsn, "enable", "swap")
     end = "SELECT oid FROM pg_constraint WHERE conname = 'logs_partition_bound' AND convalidated"
-    (left,) = fetch(dsn, end)
-    kill_before(dsn, "enable", "swap")
-    assert fetch(dsn, end) == [left]
-    assert [one.code for one in leftovers.find(conn, "logs")] == ["bound_left", "scaffold_left"]
+    (left,) = fetch(any_dsn, end)
+    kill_before(any_dsn, "enable", "swap")
+    assert fetch(any_dsn, end) == [left]
+    assert [one.code for one in leftovers.find(any_conn, "logs")] == ["bound_left", "scaffold_left"]
 
 
-def test_bound_whose_date_has_come_is_replaced(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_bound_whose_date_has_come_is_replaced(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """It refuses every row; the next run takes it away, whatever it does then."""
-    bind(conn, "logs", Range(None, NOW - timedelta(days=1)))
+    bind(any_conn, "logs", Range(None, NOW - timedelta(days=1)))
     with pytest.raises(psycopg.errors.CheckViolation, match="logs_partition_bound"):
-        fill(dsn, 1, NOW, NOW)
-    assert [one.code for one in leftovers.find(conn, "logs")] == ["bound_left"]
-    assert enable(conn, "logs", "month").result == "done"
-    fill(dsn, 1, NOW, NOW)
-    assert stored(dsn, OLD) == 1
+        fill(any_dsn, 1, NOW, NOW)
+    assert [one.code for one in leftovers.find(any_conn, "logs")] == ["bound_left"]
+    assert enable(any_conn, "logs", "month").result == "done"
+    fill(any_dsn, 1, NOW, NOW)
+    assert stored(any_dsn, OLD) == 1
 
 
-def test_failed_run_leaves_nothing_behind(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_failed_run_leaves_nothing_behind(any_dsn: str, any_conn: psycopg.Connection[Any]) -> None:
     """Here a row comes between the look at the rows and the promise that there is none."""
-    before = facts(conn)
+    before = facts(any_conn)
 
     def add_row(stage: str, _about: str) -> None:
         if stage == "bound":
-            fill(dsn, 1, NOW + timedelta(days=400), NOW + timedelta(days=400))
+            fill(any_dsn, 1, NOW + timedelta(days=400), NOW + timedelta(days=400))
 
     with pytest.raises(PartitionError, match="run this again"):
-        enable(conn, "logs", "month", on_step=add_row)
-    assert facts(conn) == before
-    assert leftovers.find(conn, "logs") == []
+        enable(any_conn, "logs", "month", on_step=add_row)
+    assert facts(any_conn) == before
+    assert leftovers.find(any_conn, "logs") == []
 
 
-def test_two_at_once_do_not_meet(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_two_at_once_do_not_meet(any_dsn: str, any_conn: psycopg.Connection[Any]) -> None:
     """The second is told that the first is at work."""
 
     def second(stage: str, _about: str) -> None:
         if stage == "swap":
-            with maintenance(dsn) as other:
+            with maintenance(any_dsn) as other:
                 assert enable(other, "logs", "month").result == "busy"
 
-    assert enable(conn, "logs", "month", on_step=second).result == "done"
+    assert enable(any_conn, "logs", "month", on_step=second).result == "done"
 
 
 def test_swap_waits_in_short_turns_for_who_has_the_table(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """A reader that does not end holds the swap up, and a writer only for as long as one turn."""
     waiting = (
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
         " AND relation = 'logstore.logs'::regclass"
     )
-    with psycopg.connect(dsn) as reader:
+    with psycopg.connect(any_dsn) as reader:
 
         def hold(stage: str, _about: str) -> None:
             if stage == "swap":
                 reader.execute("SELECT FROM logstore.logs LIMIT 1")
 
         def run() -> None:
-            reports.append(enable(conn, "logs", "month", on_step=hold))
+            reports.append(enable(any_conn, "logs", "month", on_step=hold))
 
         reports: list[Any] = []
         thread = threading.Thread(target=run)
         thread.start()
-        while fetch(dsn, waiting) != [1]:
+        while fetch(any_dsn, waiting) != [1]:
             assert thread.is_alive()
-        fill(dsn, 1, NOW, NOW)  # queues behind the swap until its turn is over
+        fill(any_dsn, 1, NOW, NOW)  # queues behind the swap until its turn is over
         assert not reports
         reader.rollback()
         thread.join(30)
     assert [report.result for report in reports] == ["done"]
-    assert stored(dsn, OLD) == 1
+    assert stored(any_dsn, OLD) == 1

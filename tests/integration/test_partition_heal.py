@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +31,18 @@ PARTS = """
 
 @pytest.fixture
 def conn(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    with polluted(dsn) as conn:
+        yield conn
+
+
+@pytest.fixture
+def any_conn(any_dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    with polluted(any_dsn) as conn:
+        yield conn
+
+
+@contextmanager
+def polluted(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """Maintenance had stopped before the table had partitions for the time that it is."""
     with maintenance(dsn) as conn:
         enable(conn, "logs", "month")
@@ -68,29 +81,31 @@ def test_rows_sent_while_a_default_is_healed_are_stored(
         execute(dsn, f"TRUNCATE logstore.{name}")
 
 
-def test_rows_of_another_time_are_not_left_out(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_rows_of_another_time_are_not_left_out(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
     """It stays the DEFAULT, and takes every row as before."""
-    fill(dsn, 10, NOW, NOW)
-    fill(dsn, 1, LOWER - timedelta(days=40), LOWER)
+    fill(any_dsn, 10, NOW, NOW)
+    fill(any_dsn, 1, LOWER - timedelta(days=40), LOWER)
     with pytest.raises(PartitionError, match="of another time"):
-        heal(conn, operation(conn, LOWER, UPPER))
-    fill(dsn, 1, LOWER - timedelta(days=50), LOWER)
-    assert stored(dsn, OLD) == 12
-    assert "logs_rest DEFAULT" in fetch(dsn, PARTS)
-    assert leftovers.find(conn, "logs") == []
+        heal(any_conn, operation(any_conn, LOWER, UPPER))
+    fill(any_dsn, 1, LOWER - timedelta(days=50), LOWER)
+    assert stored(any_dsn, OLD) == 12
+    assert "logs_rest DEFAULT" in fetch(any_dsn, PARTS)
+    assert leftovers.find(any_conn, "logs") == []
 
 
-def test_another_table_is_not_taken_for_it(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_another_table_is_not_taken_for_it(any_dsn: str, any_conn: psycopg.Connection[Any]) -> None:
     """Neither one under its name, nor one that is attached otherwise."""
-    planned = operation(conn, LOWER, UPPER)
-    conn.execute("DROP TABLE logstore.logs_rest")
-    conn.execute("CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT")
+    planned = operation(any_conn, LOWER, UPPER)
+    any_conn.execute("DROP TABLE logstore.logs_rest")
+    any_conn.execute("CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT")
     with pytest.raises(RefusedError):
-        heal(conn, planned)
-    conn.execute("ALTER TABLE logstore.logs DETACH PARTITION logstore.logs_rest")
+        heal(any_conn, planned)
+    any_conn.execute("ALTER TABLE logstore.logs DETACH PARTITION logstore.logs_rest")
     with pytest.raises(RefusedError):
-        heal(conn, operation(conn, LOWER, UPPER))
-    assert leftovers.find(conn, "logs") == []
+        heal(any_conn, operation(any_conn, LOWER, UPPER))
+    assert leftovers.find(any_conn, "logs") == []
 
 
 def test_range_that_is_taken_is_refused(dsn: str, conn: psycopg.Connection[Any]) -> None:
@@ -101,22 +116,22 @@ def test_range_that_is_taken_is_refused(dsn: str, conn: psycopg.Connection[Any])
     assert "logs_rest DEFAULT" in fetch(dsn, PARTS)
 
 
-def test_name_that_is_taken_is_left_alone(dsn: str, conn: psycopg.Connection[Any]) -> None:
+def test_name_that_is_taken_is_left_alone(any_dsn: str, any_conn: psycopg.Connection[Any]) -> None:
     """The partition keeps its own."""
-    execute(dsn, f"CREATE TABLE logstore.logs_p{LOWER:%Y%m} ()")
-    heal(conn, operation(conn, LOWER, UPPER))
-    assert any(part.startswith("logs_rest FOR VALUES") for part in fetch(dsn, PARTS))
+    execute(any_dsn, f"CREATE TABLE logstore.logs_p{LOWER:%Y%m} ()")
+    heal(any_conn, operation(any_conn, LOWER, UPPER))
+    assert any(part.startswith("logs_rest FOR VALUES") for part in fetch(any_dsn, PARTS))
 
 
 def test_what_a_killed_run_has_left_is_used_or_removed(
-    dsn: str, conn: psycopg.Connection[Any]
+    any_dsn: str, any_conn: psycopg.Connection[Any]
 ) -> None:
     """Rows from outside its range are refused meanwhile, which is told."""
-    bind(conn, "logs_rest", Range(LOWER, UPPER))
-    assert [one.code for one in leftovers.find(conn, "logs")] == ["bound_left"]
-    leftovers.clear(conn, "logs")
-    fill(dsn, 1, LOWER - timedelta(days=40), LOWER)
-    bind(conn, "logs_rest", Range(LOWER, UPPER))
-    heal(conn, operation(conn, LOWER - timedelta(days=60), UPPER))
-    assert stored(dsn, OLD) == 1
-    assert leftovers.find(conn, "logs") == []
+    bind(any_conn, "logs_rest", Range(LOWER, UPPER))
+    assert [one.code for one in leftovers.find(any_conn, "logs")] == ["bound_left"]
+    leftovers.clear(any_conn, "logs")
+    fill(any_dsn, 1, LOWER - timedelta(days=40), LOWER)
+    bind(any_conn, "logs_rest", Range(LOWER, UPPER))
+    heal(any_conn, operation(any_conn, LOWER - timedelta(days=60), UPPER))
+    assert stored(any_dsn, OLD) == 1
+    assert leftovers.find(any_conn, "logs") == []
