@@ -47,6 +47,8 @@ def test_a_hold_is_placed_listed_and_released(auditlog: CommandLine, any_dsn: st
     assert hold["start"].startswith("2025-01-01T00:00:00")
     assert hold["end"].startswith("2025-07-01T00:00:00")
     assert (hold["reason"], hold["placed_by"], hold["released_at"]) == (MATTER, "ada", None)
+    other = auditlog("hold", "release", "ffff", "--reason", "settled", dsn=any_dsn)
+    assert (other.returncode, len(listed(auditlog, any_dsn))) == (Exit.USAGE, 1)
     release = ("hold", "release", hold_id[:13].upper(), "--reason", "settled")
     result = auditlog(*release, dsn=any_dsn)
     assert (result.returncode, result.stdout) == (Exit.OK, f"released {hold_id}\n")

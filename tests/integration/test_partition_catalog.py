@@ -241,16 +241,30 @@ def test_tenants_are_looked_for_below_their_cutoff(any_dsn: str) -> None:
     assert seen(any_dsn, replace(LOGS, tenants=younger)).tenants_present == found
 
 
-def test_a_locked_partition_holds_nothing_up(dsn: str) -> None:
-    """Only its size is not known then, and that is said."""
+def test_locked_tables_hold_nothing_up(dsn: str) -> None:
+    """Nor does the table itself; only sizes are not known then, and that is said."""
     cut(dsn, [1, 0])
     with psycopg.connect(dsn) as other, maintenance(dsn) as conn:
-        other.execute(f"LOCK TABLE logstore.{partition(1)} IN ACCESS EXCLUSIVE MODE".encode())
+        other.execute("LOCK TABLE logstore.logs IN ACCESS EXCLUSIVE MODE")
         conn.execute("SET lock_timeout = '50ms'")
         state = read(conn, LOGS)
     assert names(state) == [partition(1), partition(0)]
     assert list(state.unread) == ["sizes"]
     assert "create" in {operation.kind for operation in planned(state).operations}
+
+
+def test_rows_that_are_locked_are_left_for_the_next_run(any_dsn: str) -> None:
+    """Those of a DEFAULT and those of tenants."""
+    cut(any_dsn, [1, 0], default=True)
+    fill(any_dsn, 1, 5, tenant="a")
+    fill(any_dsn, 3, 5)
+    config = replace(LOGS, tenants={"a": Span(days=7)})
+    with psycopg.connect(any_dsn) as other, maintenance(any_dsn) as conn:
+        other.execute("LOCK TABLE logstore.logs IN ACCESS EXCLUSIVE MODE")
+        conn.execute("SET lock_timeout = '50ms'")
+        state = read(conn, config)
+    assert set(state.unread) == {"sizes", "rows of logs_rest", "rows of tenants"}
+    assert (state.default and state.default.rows, state.tenants_present) == (None, {})
 
 
 def test_a_role_that_may_read_catalogs_only_is_told_so(any_server: Server) -> None:
@@ -318,6 +332,14 @@ def test_sessions_in_the_way_are_named(any_dsn: str) -> None:
             "pg_partman",
         ),
         (["ALTER TABLE logstore.logs RENAME COLUMN log_date TO day"], "RANGE (day)"),
+        (
+            [
+                "DROP TABLE logstore.logs",
+                "CREATE TABLE logstore.logs (log_date timestamptz, name text)"
+                " PARTITION BY HASH (log_date, lower(name))",
+            ],
+            "HASH (log_date, an expression)",
+        ),
     ],
 )
 def test_a_table_of_somebody_else_is_left_alone(

@@ -80,7 +80,8 @@ def test_what_retention_took_is_not_made_again(any_dsn: str) -> None:
     _make(any_dsn, first - 100 * DAY, first - 90 * DAY)
     for state, tenant, days in (
         ("dropped", None, 60), ("detached", None, 50), ("attached", None, 10),
-        ("deleted", "t", 5), ("dropped", None, -40),
+        ("deleted", "t", 5),
+        ("dropped", "t", 4), ("dropped", None, -40),
     ):  # fmt: skip
         _retire(any_dsn, state, tenant, first - days * DAY)
     assert _ensure(any_dsn, first - 51 * DAY, first - 80 * DAY) == ["retired"] * 2

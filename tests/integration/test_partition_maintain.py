@@ -9,9 +9,10 @@ import pytest
 from psycopg import sql
 
 from auditlog.errors import PartitionError
+from auditlog.partitions import maintaining
 from auditlog.partitions.holding import place, release
 from auditlog.partitions.maintaining import maintain, preview
-from auditlog.partitions.model import Operation, Outcome, TableConfig, TableReport
+from auditlog.partitions.model import Operation, Outcome, TableConfig, TableReport, TableState
 from auditlog.partitions.session import maintenance, only_run
 from auditlog.partitions.spans import Span
 from databases import Server, as_role
@@ -186,6 +187,25 @@ def test_each_table_is_by_itself(any_dsn: str) -> None:
     assert (missing.plan, "quota_logs" in (missing.error or "")) == (None, True)
     assert (busy.plan, busy.is_busy) == (None, True)
     assert {outcome.result for outcome in logs.outcomes} == {"done"}
+
+
+def test_defect_that_one_table_meets_is_that_tables(
+    any_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even of this package: the others are maintained, and the report names it."""
+    genuine = maintaining.plan
+
+    def plan(state: TableState, *arguments: Any, **more: Any) -> Any:
+        if state.table == "quota_logs":
+            raise ZeroDivisionError
+        return genuine(state, *arguments, **more)
+
+    monkeypatch.setattr(maintaining, "plan", plan)
+    configs = {"quota_logs": replace(QUICK, table="quota_logs"), **PLAIN}
+    broken, logs = maintain(any_dsn, configs)
+    assert (broken.error, broken.plan) == ("ZeroDivisionError", None)
+    assert {outcome.result for outcome in logs.outcomes} == {"done"}
+    assert [report.error for report in preview(any_dsn, configs)] == ["ZeroDivisionError", None]
 
 
 def test_failure_holds_up_its_own_partition_only(any_dsn: str, tmp_path: Path) -> None:

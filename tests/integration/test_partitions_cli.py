@@ -436,22 +436,30 @@ def test_a_role_that_is_not_the_owner_is_told_whose_work_it_is(
         assert everything(dsn) == before
 
 
-def test_a_terminal_shows_the_step_and_a_pipe_stays_clean(
-    partitions: Partitions, old_logs: str
-) -> None:
+def test_a_terminal_shows_the_step_and_a_pipe_stays_clean(old_logs: str, tmp_path: Path) -> None:
     """Talk to stderr while it goes on, data to stdout at the end."""
-    with terminal() as (parent, child):
-        command = [sys.executable, "-m", "auditlog", "partitions", "maintain", "--dsn", old_logs]
-        result = subprocess.run(
-            [*command, *RETIRE, "--json"], stdout=subprocess.PIPE, stderr=child, check=False
-        )
-        os.close(child)
-        seen = read_all(parent)
+    retire = ("--retain", "3 months", "--archive", str(tmp_path))
+    result, seen = on_terminal("maintain", *retire, "--json", dsn=old_logs)
     assert result.returncode == Exit.OK
     assert b"\x1b" not in result.stdout
     (table,) = json.loads(result.stdout)["tables"]
+    assert "archive" in {step["kind"] for step in table["steps"]}
     for step in table["steps"]:
-        assert f"{step['kind']} {step['partition']}" in seen
+        text = f"logs: {step['kind']} {step['partition']}"
+        assert f"done     {text}" in seen
+        assert text in seen.replace(f"done     {text}", ""), "while it was at work"
+    result, seen = on_terminal("enable", "quota_logs", dsn=old_logs)
+    assert result.returncode == Exit.OK
+    assert "swap quota_logs" in seen
+
+
+def on_terminal(*arguments: str, dsn: str) -> tuple[subprocess.CompletedProcess[bytes], str]:
+    """Run a command whose stderr is a terminal, and whose stdout is not."""
+    command = [sys.executable, "-m", "auditlog", "partitions", *arguments, "--dsn", dsn]
+    with terminal() as (parent, child):
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=child, check=False)
+        os.close(child)
+        return result, read_all(parent)
 
 
 @contextmanager

@@ -130,6 +130,7 @@ async def test_rows_of_wrong_dates_are_set_aside_together(tmp_path: Path, place:
     async with scene.running():
         scene.put(*rows)
     assert scene.desk.written == [row for row in rows if row not in wrong]
+    assert [batch.size for batch in scene.desk.attempts] == [6, 4, 2]
     kept = [letter.row for letter in (*scene.desk.buried, *file.letters()[0])]
     assert kept == ([] if place == "nowhere" else wrong)
     stats = scene.buffer.snapshot()

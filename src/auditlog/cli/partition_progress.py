@@ -24,6 +24,7 @@ class Steps:
         """Show the step."""
         text = escape(plain(f"{operation.table}: {what(operation)}"))
         self.progress.reset(self.task, description=text, total=None)
+        self.progress.refresh()
 
     def archived(self, rows: int, total: int | None) -> None:
         """Show how far the archive of a partition is."""

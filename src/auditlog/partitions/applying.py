@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, errors, sql
 
-from auditlog.errors import PartitionError
+from auditlog.errors import AuditLogError
 from auditlog.partitions import locking
 from auditlog.partitions.archive import archive as _to_archive
 from auditlog.partitions.creating import create, repair
@@ -78,7 +78,7 @@ def apply(
         outcome = steps[operation.kind](conn, operation, config)
     except Exception as error:  # an archive raises whatever its storage does
         if conn.broken:
-            raise
+            raise psycopg.OperationalError(str(error) or "the connection is lost") from error
         outcome = _outcome_of(conn, operation, error)
     return replace(outcome, seconds=time.monotonic() - started)
 
@@ -105,9 +105,14 @@ def why(conn: Connection[Any], table: str, error: Exception) -> str:
         owner = scalar(conn, _OWNER, table) or "OWNER"
         remedy = _NOT_OWNER.format(table=table, owner=owner, role=conn.info.user)
         return str(explain(error, {"42501": remedy}))
+    return in_words(error)
+
+
+def in_words(error: Exception) -> str:
+    """Say so of an error that no connection is needed to explain."""
     if isinstance(error, psycopg.Error):
         return str(explain(error, _REMEDIES))
-    return str(error) if isinstance(error, PartitionError | OSError) else describe(error)
+    return str(error) if isinstance(error, AuditLogError | OSError) else describe(error)
 
 
 def _create(conn: Connection[Any], operation: Operation, config: TableConfig) -> Outcome:

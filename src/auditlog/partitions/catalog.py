@@ -29,6 +29,7 @@ _OLD = timedelta(seconds=1)
 """Transactions that are older than that are told of."""
 _UNKNOWN = datetime.max.replace(tzinfo=UTC)
 _LOCKED = "a table was being rewritten: its size is that of the last VACUUM; try again later"
+_BUSY = "somebody has locked a partition against everybody; the next run tries again"
 _OWNER = "run maintenance as the owner of the tables, whom no row security keeps from their rows"
 
 
@@ -152,7 +153,11 @@ def _default(
     if default.oid in closed:
         unread[f"rows of {default.name}"] = _OWNER
         return default
-    return contents.with_extent(conn, default)
+    try:
+        return contents.with_extent(conn, default)
+    except LockNotAvailable:
+        unread[f"rows of {default.name}"] = _BUSY
+        return default
 
 
 def _tenants(
@@ -165,4 +170,8 @@ def _tenants(
     readable: list[Leaf] = [leaf for leaf in state.leaves if leaf.oid not in closed]
     if config.tenants and len(readable) < len(state.leaves):
         unread["rows of tenants"] = _OWNER
-    return contents.tenants_present(conn, readable, config, state.now)
+    try:
+        return contents.tenants_present(conn, readable, config, state.now)
+    except LockNotAvailable:
+        unread["rows of tenants"] = _BUSY
+        return {}

@@ -1,9 +1,22 @@
--- The table itself, the server's clock, and what the server has room for.
+-- The table itself, the server's clock, and what the server has room for. The key is put together
+-- here, because pg_get_partkeydef would wait for whoever has locked the table.
 SELECT
     clock_timestamp() AS now,
     class.oid::bigint AS oid,
     class.relkind = 'p' AS is_partitioned,
-    pg_get_partkeydef(class.oid) AS key,
+    (
+        SELECT
+            CASE partitioned.partstrat WHEN 'r' THEN 'RANGE' WHEN 'l' THEN 'LIST' ELSE 'HASH' END
+            || format(' (%%s)', string_agg(
+                coalesce(attribute.attname, 'an expression'), ', ' ORDER BY key.position
+            ))
+        FROM pg_partitioned_table AS partitioned,
+            unnest(partitioned.partattrs::smallint[]) WITH ORDINALITY AS key (number, position)
+        LEFT JOIN pg_attribute AS attribute
+            ON attribute.attrelid = class.oid AND attribute.attnum = key.number
+        WHERE partitioned.partrelid = class.oid
+        GROUP BY partitioned.partstrat
+    ) AS key,
     class.reltuples >= 0 AS is_analyzed,
     current_setting('max_locks_per_transaction')::integer * (
         current_setting('max_connections')::integer

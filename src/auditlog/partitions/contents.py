@@ -25,8 +25,6 @@ def with_extent(conn: Connection[Any], default: Default) -> Default:
 
     Where that takes too long, the rows are counted up to a limit and the extent is left out.
     """
-    if not default.size_bytes:
-        return replace(default, rows=0)
     partition = sql.Identifier("logstore", default.name)
     try:
         with conn.transaction():

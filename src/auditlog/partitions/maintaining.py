@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import locking
-from auditlog.partitions.applying import apply, silent, why
+from auditlog.partitions.applying import apply, in_words, silent, why
 from auditlog.partitions.archive import archive
 from auditlog.partitions.catalog import read
 from auditlog.partitions.model import Operation, Outcome, Plan, TableConfig, TableReport
@@ -87,13 +87,13 @@ class _Run:
     is_busy: bool = False
 
     def go(self, dsn: str) -> None:
-        """Look, do and write down that it was done; raises nothing that a server or a disk may."""
+        """Look, do, and write down that it was done; whatever goes wrong is the report's error."""
         try:
             with maintenance(dsn) as conn, only_run(conn, self.config.table) as is_ours:
                 self.is_busy = not is_ours
                 if is_ours:
                     self._work(conn)
-        except (psycopg.Error, PartitionError) as error:
+        except Exception as error:  # noqa: BLE001  # no table stops the others
             self._lost(dsn, error)
 
     def report(self) -> TableReport:
@@ -124,7 +124,7 @@ class _Run:
         """Keep an error for the report, unless it is that the connection is lost."""
         try:
             yield
-        except (psycopg.Error, PartitionError) as error:
+        except Exception as error:
             if conn.broken:
                 raise
             self.error = self.error or why(conn, self.config.table, error)
@@ -143,27 +143,26 @@ class _Run:
             return self._ended(Outcome(operation, "waiting", f"{stuck.kind} comes before it"))
         self.on_step(operation)
         try:
-            return self._ended(
-                apply(
-                    conn,
-                    operation,
-                    self.config,
-                    archiver=self.archiver,
-                    on_progress=self.on_progress,
-                )
+            outcome = apply(
+                conn,
+                operation,
+                self.config,
+                archiver=self.archiver,
+                on_progress=self.on_progress,
             )
         except psycopg.Error as error:
             self._ended(Outcome(operation, "failed", str(explain(error))))
             raise
+        return self._ended(outcome)
 
     def _ended(self, outcome: Outcome) -> Outcome:
         self.outcomes.append(outcome)
         self.on_done(outcome)
         return outcome
 
-    def _lost(self, dsn: str, error: psycopg.Error | PartitionError) -> None:
+    def _lost(self, dsn: str, error: Exception) -> None:
         """Go no further with this table, but let it be known that it was looked at."""
-        self.error = str(explain(error)) if isinstance(error, psycopg.Error) else str(error)
+        self.error = self.error or in_words(error)
         with suppress(psycopg.Error, PartitionError), maintenance(dsn) as conn:
             self._stamp(conn)
 
@@ -186,9 +185,8 @@ def _previewed(dsn: str, config: TableConfig) -> TableReport:
     try:
         with maintenance(dsn) as conn:
             planned = _planned(conn, config)
-    except (psycopg.Error, PartitionError) as error:
-        reason = str(explain(error)) if isinstance(error, psycopg.Error) else str(error)
-        return TableReport(config.table, None, error=reason)
+    except Exception as error:  # noqa: BLE001  # no table hides the others
+        return TableReport(config.table, None, error=in_words(error))
     return TableReport(config.table, planned, covered_until=planned.covered_until)
 
 

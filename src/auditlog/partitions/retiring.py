@@ -117,7 +117,9 @@ def attach(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
         psycopg.Error: a lock was not to be had, or its range is taken.
     """
     settle(conn, operation)
-    locking.persistently(conn, lambda: _give_check(conn, operation), timeout_s=0)
+    locking.persistently(
+        conn, lambda: _give_check(conn, operation), timeout_s=config.lock_timeout_s
+    )
     rows = locking.persistently(
         conn, lambda: _attach(conn, operation, config), timeout_s=config.lock_timeout_s
     )
@@ -131,8 +133,9 @@ class _ChangedError(Exception):
 def _drop(conn: Connection[Any], operation: Operation, config: TableConfig) -> int:
     locking.lock_exclusively(conn, [operation.partition], timeout_s=config.lock_timeout_s)
     require_detached(conn, operation)
-    allowed = ("archived", "detached") if config.drop_without_archive else ("archived",)
-    entry = retirements.required(conn, operation, *allowed)
+    may_be_lost = config.drop_without_archive and config.archive is None
+    states = ("archived", "detached") if may_be_lost else ("archived",)
+    entry = retirements.required(conn, operation, *states)
     if entry.state == "archived":
         rows = _compared(conn, operation, entry)
     else:
