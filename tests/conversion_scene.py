@@ -218,6 +218,19 @@ def facts(conn: psycopg.Connection[Any], table: str = "logstore.logs") -> set[tu
     return {tuple(map(str, row)) for row in conn.execute(FACTS, {"table": oid[0]})}
 
 
+@contextmanager
+def unread(conn: psycopg.Connection[Any], table: str) -> Iterator[None]:
+    """See that a table is attached in the context, and not read for that while it is locked."""
+    told: list[str] = []
+    conn.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+    conn.execute("SET client_min_messages = debug1")
+    yield
+    conn.execute("RESET client_min_messages")
+    assert f'partition constraint for table "{table}" is implied by existing constraints' in told, (
+        told
+    )
+
+
 _KILLED = """
 import sys
 from auditlog.partitions.disabling import disable

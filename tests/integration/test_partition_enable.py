@@ -16,7 +16,7 @@ from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import window
 from auditlog.tables import TABLES
-from conversion_scene import DRESSED, LIVE, OLD, clients, facts, fill, kill_before, stored
+from conversion_scene import DRESSED, LIVE, OLD, clients, facts, fill, kill_before, stored, unread
 from databases import Server, as_role
 from trail import execute, fetch
 
@@ -128,6 +128,12 @@ def test_what_an_operator_has_added_is_there_afterwards(server: Server) -> None:
             # A partition that is named does not know its parent's policies.
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute("SELECT count(*) FROM logstore.logs_legacy")
+
+
+def test_old_rows_are_not_read_under_the_lock(conn: psycopg.Connection[Any]) -> None:
+    """The server has the proof from before."""
+    with unread(conn, "logs_legacy"):
+        enable(conn, "logs", "month")
 
 
 @pytest.mark.parametrize("name", ["logs", "logs_legacy", "logs_next"])

@@ -15,7 +15,7 @@ from auditlog.partitions.identity import RefusedError
 from auditlog.partitions.model import Operation
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.windows import window
-from conversion_scene import LIVE, OLD, clients, fill, stored
+from conversion_scene import LIVE, OLD, clients, fill, stored, unread
 from trail import execute, fetch
 
 NOW = datetime.now(UTC)
@@ -75,10 +75,18 @@ def test_rows_sent_while_a_default_is_healed_are_stored(
         f" TO ('{UPPER:%Y-%m-%d} 00:00:00+00')"
     ) in fetch(dsn, PARTS)
     assert fetch(dsn, EVENTS) == ["audit.partition.healed"]
+    bounds = "SELECT count(*) FROM pg_constraint WHERE conname LIKE '%%_partition_bound'"
+    assert fetch(dsn, bounds) == [0]
     comment = f"SELECT obj_description('logstore.{name}'::regclass)"
     assert fetch(dsn, comment) == ["auditlog partition of logs"]
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
         execute(dsn, f"TRUNCATE logstore.{name}")
+
+
+def test_its_rows_are_not_read_under_the_lock(conn: psycopg.Connection[Any]) -> None:
+    """The server has the proof from before."""
+    with unread(conn, "logs_rest"):
+        heal(conn, operation(conn, LOWER, UPPER))
 
 
 def test_rows_of_another_time_are_not_left_out(

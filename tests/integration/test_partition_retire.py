@@ -278,6 +278,7 @@ def test_nothing_is_dropped_that_was_not_archived(conn: psycopg.Connection[Any])
     done(conn, "detach")
     outcome = done(conn, "drop", config=careful)
     assert (outcome.result, "detached, not archived" in outcome.detail) == ("refused", True)
+    assert done(conn, "drop", config=replace(QUICK, archive="/elsewhere")).result == "refused"
     assert count(conn, partition(OLDEST)) == 100
 
 

@@ -22,8 +22,13 @@ NOON = DAY / 2
 
 
 @pytest.fixture
-def trail_dsn(dsn: str) -> str:
-    """Three days, a partition each: five rows, ten rows, fifteen rows, a batch for each day."""
+def trail_dsn(any_dsn: str) -> str:
+    """A trail of three days."""
+    return three_days(any_dsn)
+
+
+def three_days(dsn: str) -> str:
+    """A partition each: five rows, ten rows, fifteen rows, a batch for each day."""
     partition(dsn, windows=[FIRST, SECOND, THIRD])
     for day, count in ((FIRST, 5), (SECOND, 10), (THIRD, 15)):
         store(dsn, *(day + NOON + second * timedelta(seconds=1) for second in range(count)))
@@ -94,35 +99,36 @@ def test_entry_explains_nothing_of_another_time(trail_dsn: str) -> None:
     assert figures(look(trail_dsn)) == (10, 10, 10)
 
 
-def test_batch_across_two_partitions_is_told_apart_from_what_is_gone(dsn: str) -> None:
+def test_batch_across_two_partitions_is_told_apart_from_what_is_gone(any_dsn: str) -> None:
     """Its rows of the one day were retired, and those of the other are there."""
-    partition(dsn, windows=[FIRST, SECOND, THIRD])
-    store(dsn, FIRST + NOON, SECOND - timedelta(seconds=1), SECOND, SECOND + NOON)
-    store(dsn, THIRD + NOON)
-    drop(dsn, FIRST)
-    retired(dsn, name(FIRST), FIRST, rows=2)
-    assert figures(look(dsn)) == (2, 0, 0)
-    with psycopg.connect(dsn) as conn:
+    partition(any_dsn, windows=[FIRST, SECOND, THIRD])
+    store(any_dsn, FIRST + NOON, SECOND - timedelta(seconds=1), SECOND, SECOND + NOON)
+    store(any_dsn, THIRD + NOON)
+    drop(any_dsn, FIRST)
+    retired(any_dsn, name(FIRST), FIRST, rows=2)
+    assert figures(look(any_dsn)) == (2, 0, 0)
+    with psycopg.connect(any_dsn) as conn:
         conn.execute("SET LOCAL auditlog.maintenance = 'on'")
         conn.execute("DELETE FROM logstore.logs WHERE log_date = %s", [SECOND])
-    assert figures(look(dsn)) == (2, 1, 0)
+    assert figures(look(any_dsn)) == (2, 1, 0)
 
 
 @pytest.mark.parametrize("state", ["detached", "archived"])
-def test_detached_partition_is_retired_until_it_is_put_back(trail_dsn: str, state: str) -> None:
+def test_detached_partition_is_retired_until_it_is_put_back(dsn: str, state: str) -> None:
     """Its rows are in none of the tables, though they are in the database."""
+    three_days(dsn)
     leaf = f"logstore.{name(SECOND)}"
-    retired(trail_dsn, name(SECOND), SECOND, state=state, rows=10)
-    assert figures(look(trail_dsn)) == (0, 0, 0)
-    execute(trail_dsn, f"ALTER TABLE logstore.logs DETACH PARTITION {leaf}")
-    assert figures(look(trail_dsn)) == (10, 0, 0)
+    retired(dsn, name(SECOND), SECOND, state=state, rows=10)
+    assert figures(look(dsn)) == (0, 0, 0)
+    execute(dsn, f"ALTER TABLE logstore.logs DETACH PARTITION {leaf}")
+    assert figures(look(dsn)) == (10, 0, 0)
     bounds = f"FROM ('{SECOND.isoformat()}') TO ('{THIRD.isoformat()}')"
-    execute(trail_dsn, f"ALTER TABLE logstore.logs ATTACH PARTITION {leaf} FOR VALUES {bounds}")
-    assert figures(look(trail_dsn)) == (0, 0, 0)
-    execute(trail_dsn, "UPDATE logstore.retirements SET state = 'attached'")
-    assert figures(look(trail_dsn)) == (0, 0, 0)
-    drop(trail_dsn, SECOND)
-    assert figures(look(trail_dsn)) == (0, 10, 0)
+    execute(dsn, f"ALTER TABLE logstore.logs ATTACH PARTITION {leaf} FOR VALUES {bounds}")
+    assert figures(look(dsn)) == (0, 0, 0)
+    execute(dsn, "UPDATE logstore.retirements SET state = 'attached'")
+    assert figures(look(dsn)) == (0, 0, 0)
+    drop(dsn, SECOND)
+    assert figures(look(dsn)) == (0, 10, 0)
 
 
 def test_partition_that_was_restored_and_retired_again_counts_once(trail_dsn: str) -> None:
@@ -133,14 +139,15 @@ def test_partition_that_was_restored_and_retired_again_counts_once(trail_dsn: st
     assert figures(look(trail_dsn)) == (10, 0, 0)
 
 
-def test_detach_under_way_is_told_and_hides_nothing_elsewhere(trail_dsn: str) -> None:
+def test_detach_under_way_is_told_and_hides_nothing_elsewhere(dsn: str) -> None:
     """Nobody has counted its rows, so whether some are missing there cannot be told yet."""
-    retired(trail_dsn, name(SECOND), SECOND, state="detaching")
-    assert figures(look(trail_dsn)) == (0, 0, 0)
-    assert is_well(look(trail_dsn), strict=True)
-    _interrupt_detach(trail_dsn, name(SECOND))
-    drop(trail_dsn, FIRST)
-    found = look(trail_dsn)
+    three_days(dsn)
+    retired(dsn, name(SECOND), SECOND, state="detaching")
+    assert figures(look(dsn)) == (0, 0, 0)
+    assert is_well(look(dsn), strict=True)
+    _interrupt_detach(dsn, name(SECOND))
+    drop(dsn, FIRST)
+    found = look(dsn)
     assert figures(found) == (0, 5, 0)
     (notice,) = (v for v in verdicts(found) if v.state == "notice")
     assert (notice.name, notice.figure) == ("logs", 1)
@@ -158,23 +165,23 @@ def _interrupt_detach(dsn: str, leaf: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["deleting", "deleted"])
-def test_rows_of_a_tenant_that_were_deleted_are_explained(dsn: str, state: str) -> None:
+def test_rows_of_a_tenant_that_were_deleted_are_explained(any_dsn: str, state: str) -> None:
     """As many as were deleted so far; and the rest of the partition, when that goes too."""
-    partition(dsn, windows=[FIRST, SECOND])
+    partition(any_dsn, windows=[FIRST, SECOND])
     for tenant in ("a", "b"):
-        store(dsn, FIRST + NOON, FIRST + NOON * 1.5, tenant=tenant)
+        store(any_dsn, FIRST + NOON, FIRST + NOON * 1.5, tenant=tenant)
     execute(
-        dsn,
+        any_dsn,
         "BEGIN; SET LOCAL auditlog.maintenance = 'on';"
         " DELETE FROM logstore.logs WHERE instance_id = 'a'; COMMIT",
     )
-    assert figures(look(dsn)) == (0, 2, 0)
-    retired(dsn, name(FIRST), FIRST, state=state, rows=2)
-    execute(dsn, "UPDATE logstore.retirements SET instance_id = 'a'")
-    assert figures(look(dsn)) == (2, 0, 0)
-    drop(dsn, FIRST)
-    retired(dsn, name(FIRST), FIRST, rows=2)
-    assert figures(look(dsn)) == (4, 0, 0)
+    assert figures(look(any_dsn)) == (0, 2, 0)
+    retired(any_dsn, name(FIRST), FIRST, state=state, rows=2)
+    execute(any_dsn, "UPDATE logstore.retirements SET instance_id = 'a'")
+    assert figures(look(any_dsn)) == (2, 0, 0)
+    drop(any_dsn, FIRST)
+    retired(any_dsn, name(FIRST), FIRST, rows=2)
+    assert figures(look(any_dsn)) == (4, 0, 0)
 
 
 def test_retirement_across_the_border_makes_a_range(trail_dsn: str) -> None:

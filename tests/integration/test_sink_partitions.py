@@ -100,13 +100,13 @@ async def test_many_missing_windows_take_several_attempts(any_dsn: str) -> None:
     assert len(rows(any_dsn)) == len(days)
 
 
-async def test_writers_that_meet_it_at_once_store_every_row(dsn: str) -> None:
+async def test_writers_that_meet_it_at_once_store_every_row(any_dsn: str) -> None:
     """As at midnight on the first of a month that nobody has thought of."""
-    partition(dsn)
+    partition(any_dsn)
     start = threading.Barrier(4)
 
     def work(number: int) -> None:
-        with AuditLog(dsn, settings=quick()) as audit:
+        with AuditLog(any_dsn, settings=quick()) as audit:
             start.wait(10)
             for record in numbered(range(number * 50, number * 50 + 50)):
                 audit.submit(record)
@@ -116,8 +116,8 @@ async def test_writers_that_meet_it_at_once_store_every_row(dsn: str) -> None:
         thread.start()
     for thread in threads:
         await asyncio.to_thread(thread.join)
-    assert stored_once(dsn, 200)
-    assert partitions(dsn) == names(0)
+    assert stored_once(any_dsn, 200)
+    assert partitions(any_dsn) == names(0)
 
 
 async def test_row_of_a_retired_or_far_date_is_set_aside_alone(
@@ -150,25 +150,25 @@ async def test_row_of_a_retired_or_far_date_is_set_aside_alone(
     assert "its date" in line
 
 
-async def test_row_set_aside_is_stored_once_its_partition_may_be_there(dsn: str) -> None:
+async def test_row_set_aside_is_stored_once_its_partition_may_be_there(any_dsn: str) -> None:
     """One that was restored is found; one whose clock was right after all is made."""
-    partition(dsn, windows=[today()])
+    partition(any_dsn, windows=[today()])
     old, far = on(-5, 9)
-    async with target_of(dsn) as target:
+    async with target_of(any_dsn) as target:
         for row in (old, far):
             assert classify(await refusal(target, batch_of([row]))) is Fault.DATA
         await target.bury([letter_of(0, row, "23514", "r", "host:1") for row in (old, far)])
-    with closing(psycopg.connect(dsn, autocommit=True)) as conn:
+    with closing(psycopg.connect(any_dsn, autocommit=True)) as conn:
         letters = [fetch(conn, each) for each in letter_ids(conn)]
         assert _outcomes(conn, letters) == [Outcome.REFUSED] * 2
-        assert trail.fetch(dsn, "SELECT attempts FROM logstore.dead_letters") == [1, 1]
-        add_partitions(dsn, [today() - 5 * DAY])
-        execute(dsn, "UPDATE logstore.partitioning SET ahead = '1 month'")
+        assert trail.fetch(any_dsn, "SELECT attempts FROM logstore.dead_letters") == [1, 1]
+        add_partitions(any_dsn, [today() - 5 * DAY])
+        execute(any_dsn, "UPDATE logstore.partitioning SET ahead = '1 month'")
         assert _outcomes(conn, letters) == [Outcome.STORED] * 2
         assert letter_ids(conn) == []
-    assert partitions(dsn) == names(-5, 0, 9)
-    assert len(rows(dsn)) == 2
-    assert trail.ledger_agrees(dsn)
+    assert partitions(any_dsn) == names(-5, 0, 9)
+    assert len(rows(any_dsn)) == 2
+    assert trail.ledger_agrees(any_dsn)
 
 
 def _outcomes(conn: psycopg.Connection[Any], letters: list[Any]) -> list[Outcome]:
@@ -317,22 +317,22 @@ async def _refused(target: CopyTarget, batch: Batch) -> list[bytes]:
     return []
 
 
-async def test_spool_from_before_is_shipped_into_partitions(dsn: str, tmp_path: Path) -> None:
+async def test_spool_from_before_is_shipped_into_partitions(any_dsn: str, tmp_path: Path) -> None:
     """A row keeps its date: it has a partition, gets one, or is set aside."""
     settings = quick(spool_dir=str(tmp_path), durability="spool")
     away = "host=127.0.0.1 port=1 dbname=nowhere"
     async with AuditLog(away, settings=settings) as audit:
         for number, day in enumerate((-40, -3, -2, -1, 0)):
             audit.submit(dated(today() + day * DAY + DAY / 2, user=str(number)))
-    partition(dsn, windows=[today() - 3 * DAY, today() - DAY])
+    partition(any_dsn, windows=[today() - 3 * DAY, today() - DAY])
 
     async def resolve() -> str:
-        return dsn
+        return any_dsn
 
     shipped = await ship(settings, resolve, patience_s=20)
     assert (shipped.rows, shipped.dead_letters, shipped.lost) == (4, 1, 0)
-    assert trail.users(dsn) == ["1", "2", "3", "4"]
-    assert partitions(dsn) == names(-3, -2, -1, 0)
+    assert trail.users(any_dsn) == ["1", "2", "3", "4"]
+    assert partitions(any_dsn) == names(-3, -2, -1, 0)
 
 
 async def test_malformed_row_is_refused_for_its_form(any_dsn: str) -> None:
@@ -359,10 +359,10 @@ def test_recording_within_a_transaction_says_what_is_missing(any_dsn: str) -> No
     assert "partition" not in "".join(getattr(caught.value, "__notes__", []))
 
 
-async def test_runway_is_seen_after_a_commit(dsn: str) -> None:
+async def test_runway_is_seen_after_a_commit(any_dsn: str) -> None:
     """A service tells that partitions end, days before rows have none; others have none to tell."""
-    partition(dsn, windows=[today(), today() + DAY])
-    async with AuditLog(dsn, settings=quick()) as audit:
+    partition(any_dsn, windows=[today(), today() + DAY])
+    async with AuditLog(any_dsn, settings=quick()) as audit:
         assert audit.runways() == {}
         await _commit(audit)
         assert list(audit.runways()) == ["logs"]
@@ -371,7 +371,7 @@ async def test_runway_is_seen_after_a_commit(dsn: str) -> None:
         assert health.status is HealthStatus.DEGRADED
         assert "logstore.logs has partitions for 1." in health.reason
         assert MAINTAIN in health.remedy
-        add_partitions(dsn, [today() + day * DAY for day in range(9)])
+        add_partitions(any_dsn, [today() + day * DAY for day in range(9)])
         await _commit(audit)
         assert audit.runways()["logs"] <= 2 * DAY.total_seconds()
         audit._chain.target.looks_at = 0.0
