@@ -36,7 +36,7 @@ SCAFFOLD_MARK = "auditlog scaffold"
 LOCK_TIMEOUT_S = 1.5
 """Longer than deadlock_timeout, 1 s, or autovacuum is never cancelled (2026-11-28)."""
 TRIES = 20
-"""Half a minute: whoever turns a table once can wait that long, writers never longer than above."""
+"""Some 40 s: who converts a table can wait that long; writers wait for one turn at a time."""
 _MAX_NAME = 63
 _DIGEST = 8
 
