@@ -11,9 +11,12 @@ from auditlog.errors import PartitionError
 from auditlog.partitions import leftovers
 from auditlog.partitions.bounding import Range, bind
 from auditlog.partitions.enabling import enable
+from auditlog.partitions.maintaining import maintain, preview
+from auditlog.partitions.model import TableConfig
 from auditlog.partitions.preflight import MARGIN, end_of_legacy, examine
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
+from auditlog.partitions.status import partitioned
 from auditlog.partitions.windows import window
 from auditlog.tables import TABLES
 from conversion_scene import DRESSED, LIVE, OLD, clients, facts, fill, kill_before, stored, unread
@@ -337,6 +340,22 @@ def test_bound_whose_date_has_come_is_replaced(
     assert enable(any_conn, "logs", "month").result == "done"
     fill(any_dsn, 1, NOW, NOW)
     assert stored(any_dsn, OLD) == 1
+
+
+def test_maintenance_clears_what_a_killed_run_left(
+    any_dsn: str, any_conn: psycopg.Connection[Any]
+) -> None:
+    """Or the bound would refuse every row, once its date has come."""
+    kill_before(any_dsn, "enable", "swap")
+    assert partitioned(any_conn) == ["logs"]
+    config = {"logs": TableConfig("logs")}
+    (shown,) = preview(any_dsn, config)
+    assert shown.plan is not None
+    codes = {finding.code for finding in shown.plan.findings}
+    assert codes >= {"bound_left", "scaffold_left"}
+    maintain(any_dsn, config)
+    assert leftovers.find(any_conn, "logs") == []
+    assert partitioned(any_conn) == []
 
 
 def test_failed_run_leaves_nothing_behind(any_dsn: str, any_conn: psycopg.Connection[Any]) -> None:

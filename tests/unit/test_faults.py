@@ -168,6 +168,12 @@ def test_lack_of_a_partition_is_the_schemas() -> None:
     assert classify(error_of("23514", table_name="logs", constraint_name="theirs")) is DATA
 
 
+def test_bound_of_an_interrupted_conversion_is_no_rows_fault() -> None:
+    error = error_of("23514", table_name="logs", constraint_name="logs_partition_bound")
+    assert classify(error) is CONFIGURATION
+    assert "auditlog partitions enable" in remedy(error)
+
+
 def test_only_our_ledger_is_the_ledger() -> None:
     """By its constraints, or because it was being written."""
     assert (

@@ -6,7 +6,7 @@ anywhere is taken further by the next one.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from auditlog.partitions import locking
 from auditlog.partitions.applying import apply, in_words, silent, why
 from auditlog.partitions.archive import archive
 from auditlog.partitions.catalog import read
+from auditlog.partitions.leftovers import clear, find
 from auditlog.partitions.model import Operation, Outcome, Plan, TableConfig, TableReport
 from auditlog.partitions.planning import plan
 from auditlog.partitions.retiring import Archiver, OnProgress
@@ -113,6 +114,9 @@ class _Run:
         with self._told(conn):
             _adopt(conn, self.config)
             self.plan = _planned(conn, self.config)
+            if not any(operation.kind == "heal" for operation in self.plan.operations):
+                # Healing goes on with what it has left itself.
+                clear(conn, self.config.table)
             self._carry_out(conn, self.plan)
             if self.plan.operations:
                 self.after = _planned(conn, self.config)
@@ -191,8 +195,9 @@ def _previewed(dsn: str, config: TableConfig) -> TableReport:
 
 
 def _planned(conn: Connection[Any], config: TableConfig) -> Plan:
-    state = read(conn, config)
-    return plan(state, config, host_now=datetime.now(UTC))
+    planned = plan(read(conn, config), config, host_now=datetime.now(UTC))
+    left = tuple(find(conn, config.table))
+    return replace(planned, findings=planned.findings + left)
 
 
 def _adopt(conn: Connection[Any], config: TableConfig) -> None:

@@ -22,7 +22,7 @@ from auditlog.partitions.session import scalar
 OnProgress = Callable[[int, int | None], None]
 """Called with the rows that were archived, and with how many there are where that is known."""
 
-_CHECK = "auditlog_bounds"
+_CHECK = "partition_bounds"
 
 
 class Archiver(Protocol):

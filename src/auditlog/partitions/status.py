@@ -111,7 +111,7 @@ def status(
 
 
 def partitioned(conn: Connection[Any]) -> list[str]:
-    """Return which of `TABLES` are partitioned, in their order.
+    """Return which of `TABLES` are partitioned, or left half-way there, in their order.
 
     Raises:
         psycopg.Error: the schema is missing.

@@ -52,6 +52,13 @@ _COPYING = "auditlog: while copying into "
 _ENTERING = "auditlog: while writing the ledger"
 _MENDED_BY = "auditlog: mended by: "
 
+# Of the CHECK by which a table is made ready to become a partition.
+_BOUND = "_partition_bound"
+_NO_PARTITION_REMEDY = "the table has no partition for the rows' date: create it"
+_BOUND_REMEDY = (
+    "making the table a partitioned one was interrupted: run `auditlog partitions enable` again, or"
+    " `auditlog partitions maintain`"
+)
 _LEDGER_REMEDY = (
     "the ledger logstore.batches refuses the batch, as when its sequence was not carried over to"
     " this server: SELECT setval(pg_get_serial_sequence('logstore.batches', 'sequence'),"
@@ -88,7 +95,7 @@ def classify(error: BaseException) -> Fault:
     if sqlstate in _SCHEMA_CODES or sqlstate[:2] in _CONFIGURATION_CLASSES:
         return Fault.CONFIGURATION
     # No row is to blame for what happens in the ledger.
-    if lacks_partition(error) or _is_of_ledger(error):
+    if lacks_partition(error) or _meets_bound(error) or _is_of_ledger(error):
         return Fault.CONFIGURATION
     return Fault.DATA
 
@@ -147,6 +154,13 @@ def lacks_partition(error: BaseException) -> bool:
     return error.diag.constraint_name is None and (is_hidden or error.diag.table_name is not None)
 
 
+def _meets_bound(error: BaseException) -> bool:
+    """Tell whether a conversion that was interrupted refuses every row of a time."""
+    if not isinstance(error, Error) or sqlstate_of(error) != _NO_PARTITION:
+        return False
+    return (error.diag.constraint_name or "").endswith(_BOUND)
+
+
 def has_run_out(error: BaseException) -> bool:
     """Tell whether the server ended the statement because it took too long."""
     return sqlstate_of(error) == _TIMEOUT
@@ -166,8 +180,8 @@ def remedy(error: BaseException) -> str:
     sqlstate = sqlstate_of(error)
     if sqlstate[:2] not in _PASSING_CLASSES | _CONFIGURATION_CLASSES and _is_of_ledger(error):
         return _LEDGER_REMEDY
-    if lacks_partition(error):
-        return "the table has no partition for the rows' date: create it"
+    if lacks_partition(error) or _meets_bound(error):
+        return _NO_PARTITION_REMEDY if lacks_partition(error) else _BOUND_REMEDY
     if sqlstate == BAD_DSN:
         return f"the DSN is not a connection string: {remedy_of(BAD_DSN)}"
     known = identify(error).remedy if isinstance(error, Error) else ""
