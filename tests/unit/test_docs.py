@@ -63,6 +63,15 @@ def test_metadata_keys_are_documented() -> None:
     assert documented == written
 
 
+def test_rows_about_maintenance_are_documented() -> None:
+    """Every deed that leaves a row in the trail stands in docs/partitions.md."""
+    deeds = r'"audit\.((?:partition(?:ing)?|rows|archive)\.[a-z]+)"'
+    written = set(re.findall(deeds, SOURCES))
+    text = (DOCS / "partitions.md").read_text()
+    assert len(written) > 5
+    assert [deed for deed in sorted(written) if f".{deed.partition('.')[2]}`" not in text] == []
+
+
 @pytest.mark.parametrize("reason", list(LossReason))
 def test_loss_reason_is_documented(reason: LossReason) -> None:
     """Whoever sees a reason in a metric finds it in docs/operations.md."""
