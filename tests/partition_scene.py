@@ -6,7 +6,6 @@ they do when a machine's clock is set. The host is not under libfaketime, becaus
 absolute waits that CPython sleeps with: OSError 22 (0.9.10, 2026-11-28).
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+import pytest
 import uuid_utils
 from psycopg.conninfo import make_conninfo
 
@@ -82,13 +82,10 @@ class Clock:
 
 @contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @dataclass(frozen=True)

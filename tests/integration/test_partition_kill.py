@@ -256,7 +256,7 @@ def test_detach_is_killed_while_it_waits(any_dsn: str, how: str) -> None:
         if how == "client":
             os.kill(pid, signal.SIGKILL)
         else:
-            conn.execute("SELECT pg_terminate_backend(%s, 10_000)", [backend])
+            conn.execute("SELECT pg_terminate_backend(%s, 10000)", [backend])
         os.waitpid(pid, 0)
         assert _left(conn, steps)[:2] == [[("detaching", None)], False]
         reader.rollback()

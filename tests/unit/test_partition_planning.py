@@ -286,9 +286,21 @@ def test_what_cannot_go_back_is_told() -> None:
 
 
 def test_what_vanished_is_told() -> None:
-    """Somebody dropped it by hand, or a dump was restored."""
+    """Somebody dropped it by hand."""
     result = planned(table(YEAR[8:], retirements=(detached(YEAR[0], exists=False),)))
     assert (result.operations, codes(result)) == ((), ["vanished"])
+    assert "the state 'dropped'" in result.findings[0].remedy
+
+
+@pytest.mark.parametrize("is_attached", [False, True])
+def test_what_a_dump_brought_back_is_told_with_what_makes_a_run_go_on(*, is_attached: bool) -> None:
+    """It has another identity than its entry, and is told once: nobody is to write it off."""
+    entry = detached(YEAR[8], exists=False)
+    there = detached(replace(YEAR[8], oid=7))
+    found = () if is_attached else (replace(there, retirement_id=None),)
+    result = planned(table(YEAR[8 if is_attached else 9 :], retirements=(entry, *found)))
+    assert (result.operations, codes(result)) == ((), ["vanished"])
+    assert "SET partition_oid" in result.findings[0].remedy
 
 
 def test_orphans_and_pending_detaches_of_others_are_left_alone() -> None:

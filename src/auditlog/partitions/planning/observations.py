@@ -80,8 +80,9 @@ def _pending(situation: Situation) -> Iterator[Finding]:
 
 def _orphans(situation: Situation) -> Iterator[Finding]:
     table = situation.state.table
+    told = {each.partition for each in situation.renumbered}
     for entry in situation.state.retirements:
-        if entry.retirement_id is None:
+        if entry.retirement_id is None and entry.partition not in told:
             yield Finding(
                 "orphan",
                 "human",

@@ -101,6 +101,13 @@ class Situation:
         ]
 
     @property
+    def renumbered(self) -> list[Retirement]:
+        """Those of them whose partition has another identity here: a dump was restored."""
+        names = {leaf.name for leaf in self.state.leaves}
+        names |= {each.partition for each in self.state.retirements if each.exists}
+        return [each for each in self.unfinished if not each.exists and each.partition in names]
+
+    @property
     def closed(self) -> list[Leaf]:
         """Leaves that can go, the oldest first: rows come no more, and one remains."""
         return [

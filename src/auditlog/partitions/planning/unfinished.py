@@ -52,6 +52,8 @@ def _left(situation: Situation, entry: Retirement) -> bool:
 
 
 def _part(situation: Situation, entry: Retirement, kept: Kept) -> Part:
+    if entry in situation.renumbered:
+        return Part(findings=(_renumbered(entry),))
     if not entry.exists:
         return Part(findings=(_vanished(entry),))
     if kept.keeps(entry.partition, entry.lower, entry.upper):
@@ -111,6 +113,20 @@ def _vanished(entry: Retirement) -> Finding:
         f"{entry.partition} was {entry.state} and is gone, and no run of maintenance dropped it",
         "find out who did, then give its entry in logstore.retirements,"
         f" {entry.retirement_id}, the state 'dropped' and an ended_at",
+        entry.partition,
+    )
+
+
+def _renumbered(entry: Retirement) -> Finding:
+    return Finding(
+        "vanished",
+        "human",
+        f"{entry.partition} was {entry.state}, and the table of that name is not the one that was"
+        " retired, or it came from a dump",
+        "if its rows are those that were retired: UPDATE logstore.retirements SET partition_oid ="
+        " (SELECT oid FROM pg_class WHERE relname = partition_name AND relnamespace ="
+        f" 'logstore'::regnamespace) WHERE retirement_id = '{entry.retirement_id}';"
+        " the next run goes on with it",
         entry.partition,
     )
 
