@@ -325,9 +325,9 @@ def test_sessions_in_the_way_are_named(any_dsn: str) -> None:
         ),
         (
             [
-                "CREATE SCHEMA partman",
-                "CREATE TABLE partman.part_config (parent_table text)",
-                "INSERT INTO partman.part_config VALUES ('logstore.logs')",
+                'CREATE SCHEMA "100%s"',
+                'CREATE TABLE "100%s".part_config (parent_table text)',
+                """INSERT INTO "100%s".part_config VALUES ('logstore.logs')""",
             ],
             "pg_partman",
         ),

@@ -1,4 +1,4 @@
-"""Settings of a role and of a database that mean harm: nothing that is kept or taken depends on one."""
+"""Settings of a role and of a database that mean harm: nothing kept or taken depends on one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +37,7 @@ HOSTILE: dict[str, dict[str, str]] = {
         "timezone": "America/New_York",
         "datestyle": "SQL, DMY",
         "intervalstyle": "sql_standard",
+        "quote_all_identifiers": "on",
         "bytea_output": "escape",
     },
     "Kathmandu": {
@@ -71,7 +72,7 @@ OF_THE_OWNER = {
 
 @contextmanager
 def hostile_database(server: Server, settings: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """A migrated database of an owner who is no superuser: its DSN as the owner, and as an admin."""
+    """A migrated database of an owner who is no superuser: its DSN as him, and as an admin."""
     with server.role() as owner, server.database(migrated=False) as dsn:
         own, database = as_role(dsn, owner), str(conninfo_to_dict(dsn)["dbname"])
         with psycopg.connect(dsn, autocommit=True) as conn:
@@ -160,9 +161,10 @@ async def test_life_of_a_table_under_hostile_settings(
         of_brief = {row for row in before if row[0] == BRIEF}
         assert rows(dsn) == before - taken - of_brief
         ahead = [month(-n) for n in range(4)]
-        assert bounds(dsn).items() >= {
-            name("logs", "month", first): window("month", first) for first in ahead
-        }.items()
+        assert (
+            bounds(dsn).items()
+            >= {name("logs", "month", first): window("month", first) for first in ahead}.items()
+        )
 
         (archive,) = found(str(tmp_path))
         assert verify(archive.uri).is_whole

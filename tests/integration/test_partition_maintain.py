@@ -342,6 +342,32 @@ def test_dsn_that_leads_nowhere_good_is_an_error_before_anything(
         maintain("host=127.0.0.1 port=1 connect_timeout=2", PLAIN)
 
 
+def test_no_setting_ends_a_session_or_takes_back_what_it_committed(any_dsn: str) -> None:
+    """An archive is one transaction for hours, and reading it back is idleness for as long."""
+    wanted = {
+        "statement_timeout": "0",
+        "transaction_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "idle_session_timeout": "0",
+        "synchronous_commit": "on",
+        "quote_all_identifiers": "off",
+    }
+    known = fetch(any_dsn, "SELECT name FROM pg_settings")
+    wanted = {name: value for name, value in wanted.items() if (name,) in known}
+    with psycopg.connect(any_dsn, autocommit=True) as admin:
+        for name, value in wanted.items():
+            hostile = {"0": "10s", "on": "off", "off": "on"}[value]
+            admin.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                    sql.Identifier(admin.info.dbname), sql.Identifier(name), hostile
+                )
+            )
+    with maintenance(any_dsn) as conn:
+        assert {
+            name: conn.execute("SELECT current_setting(%s)", [name]).fetchone() for name in wanted
+        } == {name: (value,) for name, value in wanted.items()}
+
+
 def test_run_of_somebody_else_says_whose_it_is(any_cut_database: Server) -> None:
     """Nothing is done, and the report says how to become the owner."""
     with any_cut_database.role() as role, any_cut_database.database() as dsn:

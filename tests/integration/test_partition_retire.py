@@ -452,6 +452,36 @@ def test_detach_that_somebody_else_began_is_ended_and_not_taken_further(
     assert done(conn, "drop").result == "refused"
 
 
+@pytest.mark.parametrize("gone_to", ["detached", "archived"])
+def test_partition_that_somebody_attached_again_is_retired_anew(
+    conn: psycopg.Connection[Any], tmp_path: Path, gone_to: str
+) -> None:
+    """What was written down the first time is over: rows, rights and evidence are another's."""
+    config = replace(QUICK, archive=str(tmp_path), drop_without_archive=False)
+    done(conn, "detach", config=config)
+    if gone_to == "archived":
+        done(conn, "archive", config=config)
+    conn.execute(
+        sql.SQL(
+            "ALTER TABLE logstore.logs ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})"
+        ).format(LEAF, month(OLDEST).isoformat(), month(OLDEST - 1).isoformat())
+    )
+    change(conn, "GRANT SELECT ON {} TO PUBLIC")
+    conn.execute(
+        "INSERT INTO logstore.logs (instance_id, log_id, log_date) VALUES ('late', '1', %s)",
+        [month(OLDEST)],
+    )
+    outcome = done(conn, "detach", config=config)
+    assert (outcome.result, outcome.rows) == ("done", 101)
+    assert states(conn) == [
+        (partition(OLDEST), "attached", 100, True),
+        (partition(OLDEST), "detached", 101, False),
+    ]
+    assert [told["audit.rows"] for told in told(conn, "audit.partition.detached")] == [100, 101]
+    granted = "SELECT has_table_privilege('public', %s::oid, 'SELECT')"
+    assert conn.execute(granted, [operation(conn, "drop", OLDEST).oid]).fetchone() == (False,)
+
+
 def test_nothing_queues_behind_an_old_transaction(
     any_dsn: str, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -541,6 +571,33 @@ def _held_after_the_first(dsn: str, monkeypatch: pytest.MonkeyPatch) -> list[int
     return sizes
 
 
+def test_partition_that_is_replaced_while_rows_are_deleted_is_left_alone(
+    conn: psycopg.Connection[Any], any_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has the name is looked at under the lock that keeps it from being given to another."""
+    genuine = deleting._checked
+    looks: list[int] = []
+
+    def look_and_let_replace(*arguments: Any) -> None:
+        genuine(*arguments)
+        looks.append(1)
+        if len(looks) == 2:
+            _replace_leaf(any_dsn)
+
+    monkeypatch.setattr(deleting, "_checked", look_and_let_replace)
+    outcome = done(conn, "delete", tenant="tenant", before=month(1))
+    assert (outcome.result, outcome.rows) == ("done", 100)
+    assert rows_of(conn, OLDEST) == 0
+
+
+def _replace_leaf(dsn: str) -> None:
+    """Put another table in the place of the oldest partition, which is not to be had."""
+    with psycopg.connect(dsn) as other:
+        other.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute(sql.SQL("ALTER TABLE logstore.logs DETACH PARTITION {}").format(LEAF))
+
+
 def test_policy_does_not_hide_rows_from_a_deletion(conn: psycopg.Connection[Any]) -> None:
     """Where row security would be forced on the owner, the server refuses instead."""
     conn.execute(
@@ -559,6 +616,35 @@ def test_policy_does_not_hide_rows_from_a_deletion(conn: psycopg.Connection[Any]
         assert states(conn) == []
     finally:
         conn.execute("RESET ROLE; DROP OWNED BY auditlog_test_owner; DROP ROLE auditlog_test_owner")
+
+
+def test_policy_does_not_hide_holds(any_cut_database: Server) -> None:
+    """Where row security was forced on their owner, nobody knows what is held, and nothing goes."""
+    with any_cut_database.role() as role, any_cut_database.database() as dsn:
+        with maintenance(dsn) as admin:
+            place(admin, reason="file 4711")
+            planned = operation(admin, "detach", OLDEST)
+            _give(admin, role)
+        with maintenance(as_role(dsn, role)) as conn:
+            conn.execute(
+                "ALTER TABLE logstore.holds ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+            )
+            delete = replace(planned, kind="delete", tenant="tenant", before=month(1))
+            for step in (planned, delete):
+                outcome = apply(conn, step, QUICK)
+                assert (outcome.result, '"holds"' in outcome.detail) == ("failed", True)
+            assert rows_of(conn, OLDEST) == 100
+
+
+def _give(admin: psycopg.Connection[Any], role: str) -> None:
+    """Let a role own the trail, as one that is no superuser does."""
+    owner = sql.Identifier(role)
+    names = ["logs", "batches", "holds", "retirements", "partitioning", *attached(admin)]
+    for name in names:
+        admin.execute(
+            sql.SQL("ALTER TABLE logstore.{} OWNER TO {}").format(sql.Identifier(name), owner)
+        )
+    admin.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA logstore TO {}").format(owner))
 
 
 def test_whoever_is_not_the_owner_is_told_what_to_do(any_cut_database: Server) -> None:

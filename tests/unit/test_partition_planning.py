@@ -215,6 +215,18 @@ def test_nothing_goes_when_the_server_is_before_the_last_run() -> None:
     assert of_kind(planned(table(YEAR, maintained_at=NOW - timedelta(minutes=1))), "detach")
 
 
+def test_nothing_goes_when_the_last_run_was_too_long_ago_until_somebody_has_looked() -> None:
+    """All clocks may have jumped, or nobody has maintained: only a person knows."""
+    state = table(YEAR, maintained_at=NOW - timedelta(days=180))
+    assert not of_kind(planned(state), "detach")
+    assert "clock" in codes(planned(state))
+    assert of_kind(plan(state, replace(KEPT, trust_clock=True), host_now=NOW), "detach")
+    ahead = table(YEAR, maintained_at=NOW + timedelta(days=300))
+    assert of_kind(plan(ahead, replace(KEPT, trust_clock=True), host_now=NOW), "detach")
+    skewed = NOW + timedelta(hours=2)
+    assert not of_kind(plan(ahead, replace(KEPT, trust_clock=True), host_now=skewed), "detach")
+
+
 def test_nothing_that_was_begun_goes_on_while_clocks_disagree() -> None:
     """Unless it goes back into its table."""
     state = table(YEAR[8:], retirements=(detached(YEAR[0]),))
@@ -300,7 +312,7 @@ def test_what_a_dump_brought_back_is_told_with_what_makes_a_run_go_on(*, is_atta
     found = () if is_attached else (replace(there, retirement_id=None),)
     result = planned(table(YEAR[8 if is_attached else 9 :], retirements=(entry, *found)))
     assert (result.operations, codes(result)) == ((), ["vanished"])
-    assert "SET partition_oid" in result.findings[0].remedy
+    assert "the partition_oid" in result.findings[0].remedy
 
 
 def test_orphans_and_pending_detaches_of_others_are_left_alone() -> None:

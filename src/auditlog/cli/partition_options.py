@@ -6,6 +6,7 @@ docs/partitions.md explains the settings; a flag precedes the file.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -80,13 +81,17 @@ def _wanted(
     lock_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long a step waits for a lock.")
     ] = None,
+    trust_clock: Annotated[
+        bool,
+        typer.Option("--trust-clock", help="The clocks are right, however long ago the last run."),
+    ] = False,
 ) -> Configs:
     """Read the settings.
 
     Raises:
         SettingsError: they cannot work; says where, and what would.
     """
-    return load(
+    configs = load(
         config,
         by=by,
         ahead=ahead,
@@ -99,6 +104,8 @@ def _wanted(
         max_retire=max_retire,
         lock_timeout=lock_timeout,
     )
+    # No setting of the file: it is for the one run that somebody looks at.
+    return {name: replace(each, trust_clock=trust_clock) for name, each in configs.items()}
 
 
 _SETTINGS = inspect.signature(_wanted).parameters

@@ -2,7 +2,7 @@
 -- key are the oldest, as log_id begins with the time; where it does not, the rows wait until the
 -- whole partition is older, and then any row will do.
 SELECT wanted.tenant
-FROM unnest(%(tenants)s::text[], %(cutoffs)s::timestamptz[]) AS wanted (tenant, cutoff)
+FROM unnest({tenants}::text[], {cutoffs}::timestamptz[]) AS wanted (tenant, cutoff)
 WHERE EXISTS (
     SELECT
     FROM (

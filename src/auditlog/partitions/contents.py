@@ -60,9 +60,13 @@ def tenants_present(
 
 
 def _those_in(conn: Connection[Any], leaf: Leaf, cutoffs: dict[str, datetime]) -> frozenset[str]:
-    query = _query("catalog_tenants").format(partition=sql.Identifier("logstore", leaf.name))
-    parameters = {"tenants": list(cutoffs), "cutoffs": list(cutoffs.values())}
-    return frozenset(tenant for (tenant,) in conn.execute(query, parameters))
+    # All of it in the text: beside parameters, a name with a % in it would be taken for one.
+    query = _query("catalog_tenants").format(
+        partition=sql.Identifier("logstore", leaf.name),
+        tenants=list(cutoffs),
+        cutoffs=list(cutoffs.values()),
+    )
+    return frozenset(tenant for (tenant,) in conn.execute(query))
 
 
 def _query(name: str) -> sql.SQL:

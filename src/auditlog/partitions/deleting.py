@@ -50,6 +50,7 @@ FROM counted
 WHERE entry.retirement_id = %(retirement_id)s
 RETURNING counted.rows, counted.last, entry.rows AS total
 """)
+_LOCK = sql.SQL("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE")
 _ANY = sql.SQL("SELECT FROM {} WHERE instance_id = %s AND log_date < %s LIMIT 1")
 
 
@@ -94,6 +95,8 @@ def _batch(
 ) -> _Batch:
     def deed() -> _Batch:
         retirements.lock_holds(conn)
+        # What has the name stays what is looked at.
+        conn.execute(_LOCK.format(locking.table(operation.partition)))
         _checked(conn, operation)
         retirements.required(conn, operation, "deleting")
         batch = _deleted(conn, operation, retirement_id, after)

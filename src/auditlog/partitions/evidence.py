@@ -4,12 +4,20 @@ from typing import Any
 
 from psycopg import Connection
 
+from auditlog.partitions.session import scalar
 from auditlog.records import LogRecord
 from auditlog.settings import Settings
 from auditlog.sink.database.transactional import insert
 from auditlog.sink.encoding.encode import Encoder
 
 AGGREGATE = "auditlog.table"
+
+# The server's clock, not this machine's, which may be the one that is wrong; and its partition is
+# made, since a hold is placed, or a table enabled, just when nobody had seen to that.
+_NOW = """
+    SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint
+    FROM logstore.ensure_partition('logs', statement_timestamp())
+"""
 
 
 def record(
@@ -27,8 +35,11 @@ def record(
     Raises:
         psycopg.Error: the row cannot be stored, and so the deed must not be done.
     """
+    now_us = _now(conn)
     entry = LogRecord(
         event_type=event_type,
+        occurrence_date=now_us,
+        log_date=now_us,
         aggregate_type=AGGREGATE,
         aggregate_id=table,
         user_id=conn.info.user,
@@ -37,3 +48,8 @@ def record(
     )
     _, row = Encoder(Settings()).encode(entry)
     insert(conn, row)
+
+
+def _now(conn: Connection[Any]) -> int:
+    """Return the server's time, in microseconds since 1970; rows of that time have a partition."""
+    return int(scalar(conn, _NOW))

@@ -56,6 +56,8 @@ class TableConfig:
     """Without it a retention needs an `archive`."""
     max_retire: int = 3
     """Partitions that one run retires: a clock that jumps does not empty a table."""
+    trust_clock: bool = False
+    """Somebody has looked: the clocks are right, however long ago the last run was."""
     lock_timeout_s: float = 1.5
     """Longer than the server's deadlock_timeout, or autovacuum is never cancelled."""
 

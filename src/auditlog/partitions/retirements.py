@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from auditlog.partitions.identity import RefusedError, names_of
 from auditlog.partitions.model import Operation
-from auditlog.partitions.session import scalar
+from auditlog.partitions.session import scalar, unfiltered
 from auditlog.partitions.statements import statement
 from auditlog.postgres.files import package_version
 
@@ -62,10 +62,15 @@ def begin(
 ) -> str:
     """Add an entry, or find the one that an earlier run left; return its identity.
 
-    One that is about other bounds is over: somebody has attached the partition elsewhere since.
+    One in another state or about other bounds is over: somebody has attached the partition since.
+
+    Args:
+        conn: In a transaction that has seen that the partition is attached.
+        operation: What is to be done.
+        state: What the entry tells.
     """
     entry = opened(conn, operation)
-    if entry is not None and entry.has_bounds:
+    if entry is not None and entry.has_bounds and entry.state == state:
         return entry.retirement_id
     if entry is not None:
         move(conn, entry.retirement_id, "deleted" if state == "deleting" else "attached")
@@ -105,8 +110,9 @@ def refuse_if_held(conn: Connection[Any], operation: Operation, *, until: object
         RefusedError: a hold is.
     """
     parameters = {**names_of(operation), "until": until or operation.upper}
-    query = statement("held")
-    if (found := conn.execute(query, parameters).fetchone()) is not None:
+    with unfiltered(conn):
+        found = conn.execute(statement("held"), parameters).fetchone()
+    if found is not None:
         raise RefusedError(f"hold {found[0]} covers rows of {operation.partition}")
 
 

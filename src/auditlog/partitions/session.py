@@ -19,12 +19,19 @@ _PINNED = """
     SET datestyle = 'ISO, YMD';
     SET intervalstyle = 'postgres';
     SET search_path = pg_catalog;
+    SET quote_all_identifiers = off;
     SET lock_timeout = '1500ms';
-    SET statement_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0;
     SET default_transaction_isolation = 'read committed';
-    SET default_transaction_read_only = off
+    SET default_transaction_read_only = off;
+    SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN (
+        'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout',
+        'idle_session_timeout'
+    );
+    SELECT set_config(name, 'on', false) FROM pg_catalog.pg_settings
+    WHERE name = 'synchronous_commit' AND setting = 'off'
 """
+"""An archive takes hours, in one transaction and then idle; transaction_timeout is there since 17.
+What was committed, a hold above all, outlives a crash of the server."""
 _KEY = "hashtextextended('auditlog:logstore.' || %s, 0)"
 
 

@@ -34,7 +34,8 @@ def _clock(situation: Situation) -> Iterator[Finding]:
             f"the server's clock says {shown(situation.now)} UTC, and {jump}: nothing is detached"
             " or deleted",
             f"set the clocks to within {MAX_SKEW.total_seconds() / 3600:.0f} h of each other, by"
-            " NTP; a maintained_at in the future is to be set right in logstore.partitioning",
+            " NTP; if they are right, and it is the last run that was long ago or at a wrong time,"
+            " run `auditlog partitions maintain --trust-clock` once",
         )
 
 

@@ -20,6 +20,8 @@ from auditlog.partitions.spans import Span
 DEFAULT_AHEAD = Span(months=3)
 """As in logstore.partitioning: four months are enough for an operator to come back from leave."""
 MAX_SKEW = timedelta(hours=1)
+MAX_SILENCE = timedelta(days=180)
+"""After that, nobody can tell whether maintenance was away or all clocks have jumped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,10 @@ class Situation:
         """Why the server's clock cannot be trusted with what is old enough to go; None: it can."""
         if abs(self.host_now - self.now) > MAX_SKEW:
             return f"this machine's clock says {self.host_now:%Y-%m-%d %H:%M} UTC"
-        maintained_at = self.state.maintained_at
-        if maintained_at is not None and self.now < maintained_at:
-            return f"the last run ended at {maintained_at:%Y-%m-%d %H:%M} UTC"
-        return None
+        last = self.state.maintained_at
+        if last is None or self.config.trust_clock or timedelta(0) <= self.now - last < MAX_SILENCE:
+            return None
+        return f"the last run ended at {last:%Y-%m-%d %H:%M} UTC"
 
     @property
     def children(self) -> tuple[Leaf | Foreign, ...]:

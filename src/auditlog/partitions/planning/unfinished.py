@@ -121,11 +121,10 @@ def _renumbered(entry: Retirement) -> Finding:
     return Finding(
         "vanished",
         "human",
-        f"{entry.partition} was {entry.state}, and the table of that name is not the one that was"
-        " retired, or it came from a dump",
-        "if its rows are those that were retired: UPDATE logstore.retirements SET partition_oid ="
-        " (SELECT oid FROM pg_class WHERE relname = partition_name AND relnamespace ="
-        f" 'logstore'::regnamespace) WHERE retirement_id = '{entry.retirement_id}';"
+        f"{entry.partition} was {entry.state}, and the table of that name has another identity, as"
+        " after a dump was restored",
+        "if its rows are those that were retired, give its entry in logstore.retirements,"
+        f" {entry.retirement_id}, the partition_oid 'logstore.{entry.partition}'::regclass::oid:"
         " the next run goes on with it",
         entry.partition,
     )
