@@ -241,6 +241,22 @@ def test_tenants_are_looked_for_below_their_cutoff(any_dsn: str) -> None:
     assert seen(any_dsn, replace(LOGS, tenants=younger)).tenants_present == found
 
 
+def test_any_name_of_a_partition_is_read(any_dsn: str) -> None:
+    """Also one that looks like a place for a parameter."""
+    cut(any_dsn, [3, 0], default=True)
+    fill(any_dsn, 3, 10, tenant="a")
+    fill(any_dsn, 9, 1)
+    odd = '%s %(tenants)s {} "$1"'
+    for name in (partition(3), "logs_rest"):
+        quoted = f'"{name} {odd}"'.replace('"$1"', '""$1""')
+        run(any_dsn, f"ALTER TABLE logstore.{name} RENAME TO {quoted}")
+    state = seen(any_dsn, replace(LOGS, tenants={"a": Span(days=8)}))
+    assert state.unread == {}
+    assert state.tenants_present == {f"{partition(3)} {odd}": frozenset({"a"})}
+    assert state.default is not None
+    assert state.default.rows == 1
+
+
 def test_locked_tables_hold_nothing_up(dsn: str) -> None:
     """Nor does the table itself; only sizes are not known then, and that is said."""
     cut(dsn, [1, 0])
