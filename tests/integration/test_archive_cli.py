@@ -1,6 +1,7 @@
 """`auditlog archive`: what it prints, and the codes it exits with."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def test_verify_asks_the_database_if_told_to(conn: Conn, any_dsn: str, made: Arc
     )
     assert auditlog(*arguments).returncode == Exit.OK
     conn.execute("UPDATE logstore.retirements SET manifest_sha256 = 'other'")
-    assert auditlog(*arguments).returncode == Exit.NOT_WELL
+    for uri in (made.uri, f"{made.uri}/", os.path.relpath(made.uri)):
+        compared = auditlog("archive", "verify", uri, "--compare", "--dsn", any_dsn)
+        assert compared.returncode == Exit.NOT_WELL, uri
 
 
 def test_verify_needs_a_database_only_to_compare(made: Archived) -> None:

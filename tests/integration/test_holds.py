@@ -9,6 +9,7 @@ from auditlog.errors import PartitionError
 from auditlog.partitions.holding import ListedHold, listed, place, release
 from auditlog.partitions.session import maintenance
 from databases import Server
+from retiring_scene import OLDEST, cut, fill
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
 
@@ -168,6 +169,18 @@ def test_hold_is_not_placed_where_its_evidence_cannot_be(any_server: Server) -> 
         with pytest.raises(psycopg.errors.CheckViolation):
             place(conn, reason="file 4711")
         assert listed(conn, released=True) == []
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_hold_is_placed_after_an_outage_of_maintenance(any_server: Server, default: bool) -> None:
+    """Rows of today have no partition, or lie in a DEFAULT, by which none can be made."""
+    with any_server.database() as dsn:
+        cut(dsn, [OLDEST], default=default)
+        if default:
+            fill(dsn, 0, 1)
+        with maintenance(dsn) as conn:
+            hold = place(conn, reason="file 4711")
+            assert evidence(conn, "audit.hold.placed")[2]["audit.hold_id"] == hold.hold_id
 
 
 def test_hold_lasts_however_its_clock_is_read(conn: psycopg.Connection) -> None:

@@ -36,6 +36,12 @@ from trail import execute, fetch
 
 MONTHS = (9, 8, 7, 6, 5, 1, 0)
 HELD, ROWS = 5, 10
+MANY = 5000
+"""Rows that are more than a pipe holds."""
+DUMPING = (
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pg_dump'"
+    " AND query LIKE 'COPY logstore.logs_p%' AND wait_event = 'ClientWrite')"
+)
 TOO_NEW = b"SET transaction_timeout = 0;"
 """What a pg_dump writes that is newer than the server."""
 
@@ -130,6 +136,39 @@ def test_dump_in_the_middle_of_retirements_is_taken_up(
         assert len(list(tmp_path.rglob("manifest.json"))) == 3
         kept = "SELECT count(*) FROM logstore.logs WHERE instance_id = 'tenant'"
         assert fetch(other, kept) == [ROWS]
+
+
+def test_dump_under_way_is_whole(
+    any_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has every row of what retention is about to take, which waits for its end."""
+    monkeypatch.setattr(detaching, "CONCURRENT_WAIT_S", 0.2)
+    monkeypatch.setattr(locking, "TRIES", 1)
+    with any_server.database() as dsn:
+        cut(dsn, MONTHS)
+        fill(dsn, 6, MANY)
+        dump = [postgres_program("pg_dump"), "--data-only", "-d", dsn]
+        with (
+            psycopg.connect(dsn, autocommit=True) as conn,
+            subprocess.Popen(dump, stdout=subprocess.PIPE, text=True) as process,
+        ):
+            while conn.execute(DUMPING).fetchone() == (False,):
+                conn.execute("SELECT pg_sleep(0.005)")
+            # Nobody reads what it writes: it is held up in the middle of the rows.
+            (report,) = maintain(dsn, {"logs": QUICK})
+            waiting = {each.detail for each in report.outcomes if each.result == "waiting"}
+            assert any("pg_dump" in detail for detail in waiting), report.outcomes
+            assert {"create", "analyze"} <= {
+                each.operation.kind for each in report.outcomes if each.result == "done"
+            }
+            written, _ = process.communicate()
+        assert process.returncode == 0
+        rows = [line for line in written.splitlines() if line.startswith("tenant\t")]
+        assert len(rows) == MANY
+        (report,) = maintain(dsn, {"logs": QUICK})
+        assert {each.result for each in report.outcomes} == {"done"}, report.outcomes
+        with maintenance(dsn) as conn:
+            assert told(conn) == dict.fromkeys((9, 8, 7, 6, 5), "dropped")
 
 
 def given_its_identity(remedy: str) -> str:

@@ -94,7 +94,10 @@ def test_step_changes_twice_and_no_instant_is_without_a_partition(cut_dsn: str) 
     steps: list[tuple[Step, int]] = [("month", 40), ("day", 100), ("week", 160), ("month", 240)]
     for step, ahead in steps:
         before = set(ranges(cut_dsn))
+        expected = made_by_the_server(cut_dsn, step, ahead)
         report = run(cut_dsn, replace(plain, by=step, ahead=Span(days=ahead)))
+        created = [where for kind, where in results(report) if kind == "create"]
+        assert created[: len(expected)] == expected
         assert report.error is None
         assert {outcome.result for outcome in report.outcomes} <= {"done"}, report.outcomes
         after = ranges(cut_dsn)
@@ -110,6 +113,20 @@ def test_step_changes_twice_and_no_instant_is_without_a_partition(cut_dsn: str) 
     # Retention goes by the bounds, whatever the length.
     assert run(cut_dsn, replace(plain, retain=Span(months=4))).error is None
     assert ranges(cut_dsn)[0][0] == month(4)
+
+
+def made_by_the_server(dsn: str, step: Step, ahead: int) -> list[str]:
+    """The first partitions that pg_cron would make, in order; they are not kept."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute(
+            "UPDATE logstore.partitioning SET step = %s, ahead = make_interval(days => %s)",
+            [step, ahead],
+        )
+        made = conn.execute("SELECT partition_name, result FROM logstore.make_partitions()")
+        names = [name for name, result in made if result == "made"]
+        conn.rollback()
+    assert 0 < len(names) <= 20
+    return names
 
 
 class _Clock(datetime):

@@ -1,7 +1,7 @@
 """kill -9 after every answer of the server's: whatever is left, the next run makes good.
 
-After every answer outside of transactions, that is, commits among them: what a kill within one
-leaves is what was there before it.
+After every answer before, between and behind transactions, that is: what a kill within one leaves
+is what was there when it began.
 """
 
 import os
@@ -91,8 +91,9 @@ def dying_after(trips: int) -> Callable[[], None]:
     counted = [-1]
 
     def wait(self: Any, *arguments: Any, **more: Any) -> Any:
+        before = self.pgconn.transaction_status
         answer = genuine(self, *arguments, **more)
-        if counted[0] >= 0 and self.pgconn.transaction_status == TransactionStatus.IDLE:
+        if counted[0] >= 0 and TransactionStatus.IDLE in (before, self.pgconn.transaction_status):
             counted[0] += 1
             if counted[0] == trips:
                 die()
@@ -178,9 +179,17 @@ def test_retirement_survives_a_kill_at_every_answer(dsn: str, tmp_path: Path) ->
         seen = applied_under_fire(dsn, conn, steps, config)
         *story, _ = _left(conn, steps, config)
         assert story == [[("dropped", 6)], False, False, [1, 1, 0, 0]]
-        gone_through = [entries[-1][0] for entries, *_ in seen if entries]
+        gone_through = [
+            (entries[-1][0], bool(archives)) for entries, *_, archives in seen if entries
+        ]
         archives = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [*dict.fromkeys(gone_through)] == ["detaching", "detached", "archived", "dropped"]
+    assert [*dict.fromkeys(gone_through)] == [
+        ("detaching", False),
+        ("detached", False),
+        ("detached", True),
+        ("archived", True),
+        ("dropped", True),
+    ]
     assert len(archives) == 2, archives
 
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -13,7 +13,9 @@ from psycopg import sql
 
 from auditlog.partitions import detaching, locking
 from auditlog.partitions.applying import apply
+from auditlog.partitions.catalog import read
 from auditlog.partitions.model import Operation, OperationKind, Outcome
+from auditlog.partitions.planning import plan
 from auditlog.partitions.session import maintenance
 from databases import Server
 from retiring_scene import (
@@ -296,27 +298,49 @@ def _fill_pages(dsn: str) -> None:
 def test_autovacuum_gives_way(any_dsn: str) -> None:
     """Because the wait for it is longer than deadlock_timeout, after which it is cancelled."""
     patient = replace(QUICK, lock_timeout_s=5)
-    _fill_pages(any_dsn)
-    with maintenance(any_dsn) as conn:
+    with maintenance(any_dsn) as conn, _vacuumed_slowly(any_dsn, conn), traffic(any_dsn):
         conn.execute("SET deadlock_timeout = '50ms'")
-        with conn.transaction():
-            conn.execute("SET LOCAL auditlog.maintenance = 'on'")
-            conn.execute(sql.SQL("DELETE FROM {} WHERE instance_id = 'many'").format(LEAF))
-        conn.execute(
-            sql.SQL(
-                "ALTER TABLE {} SET (autovacuum_vacuum_threshold = 1,"
-                " autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100,"
-                " autovacuum_vacuum_cost_limit = 1)"
-            ).format(LEAF)
+        outcome = apply(conn, operation(conn, "detach", OLDEST), patient)
+        assert outcome.result == "done", outcome
+
+
+def test_autovacuum_does_not_give_way_to_who_waits_less_long(any_dsn: str) -> None:
+    """Than deadlock_timeout, 1 s: the plan says so, and the step waits."""
+    default = "CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT"
+    with maintenance(any_dsn) as conn:
+        conn.execute(default)
+        with _vacuumed_slowly(any_dsn, conn), traffic(any_dsn):
+            found = plan(read(conn, QUICK), QUICK, host_now=datetime.now(UTC)).findings
+            assert "lock_timeout" in {finding.code for finding in found}
+            # Beside a DEFAULT the wait is for the lock itself.
+            assert done(conn, "detach").result == "waiting"
+            vacuums = conn.execute("SELECT count(*) FROM pg_stat_progress_vacuum").fetchone()
+            assert vacuums == (1,)
+            conn.execute("SET deadlock_timeout = '50ms'")
+            assert done(conn, "detach").result == "done"
+
+
+@contextmanager
+def _vacuumed_slowly(dsn: str, conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Autovacuum is at work on the oldest partition, and will be for long."""
+    _fill_pages(dsn)
+    with conn.transaction():
+        conn.execute("SET LOCAL auditlog.maintenance = 'on'")
+        conn.execute(sql.SQL("DELETE FROM {} WHERE instance_id = 'many'").format(LEAF))
+    conn.execute(
+        sql.SQL(
+            "ALTER TABLE {} SET (autovacuum_vacuum_threshold = 1,"
+            " autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100,"
+            " autovacuum_vacuum_cost_limit = 1)"
+        ).format(LEAF)
+    )
+    with _autovacuum(conn):
+        _until(
+            conn,
+            "SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE datname ="
+            " current_database())",
         )
-        with _autovacuum(conn), traffic(any_dsn):
-            _until(
-                conn,
-                "SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE datname ="
-                " current_database())",
-            )
-            outcome = apply(conn, operation(conn, "detach", OLDEST), patient)
-            assert outcome.result == "done", outcome
+        yield
 
 
 @contextmanager

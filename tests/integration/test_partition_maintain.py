@@ -366,6 +366,11 @@ def test_no_setting_ends_a_session_or_takes_back_what_it_committed(any_dsn: str)
         assert {
             name: conn.execute("SELECT current_setting(%s)", [name]).fetchone() for name in wanted
         } == {name: (value,) for name, value in wanted.items()}
+        # Over a socket of Unix they are 0, whatever was set.
+        sources = conn.execute(
+            "SELECT DISTINCT source FROM pg_settings WHERE name LIKE 'tcp\\_keepalives\\_%'"
+        ).fetchall()
+        assert sources == [("session",)]
 
 
 def test_run_of_somebody_else_says_whose_it_is(any_cut_database: Server) -> None:

@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from auditlog.partitions import deleting, detaching, locking
+from auditlog.partitions import deleting, detaching, locking, retiring
 from auditlog.partitions.applying import apply
 from auditlog.partitions.archive import verify
 from auditlog.partitions.holding import place, release
@@ -341,6 +341,22 @@ def test_archive_of_an_earlier_run_is_read_again_before_the_drop(
     assert states(conn) == [(partition(OLDEST), "detached", 100, False)]
 
 
+@pytest.mark.parametrize("moved", [{"lower": month(OLDEST + 9)}, {"upper": month(OLDEST)}])
+def test_bounds_that_are_not_those_of_the_rows_lead_past_no_hold(
+    conn: psycopg.Connection[Any], moved: dict[str, datetime]
+) -> None:
+    """A detached partition has its bounds from its entry, and that can be changed by hand."""
+    done(conn, "detach")
+    place(conn, start=month(OLDEST), end=month(OLDEST - 1), reason="file 4711")
+    bounds = {"lower": month(OLDEST + 8), "upper": month(OLDEST + 7), **moved}
+    conn.execute(
+        "UPDATE logstore.retirements SET lower_bound = %(lower)s, upper_bound = %(upper)s", bounds
+    )
+    outcome = apply(conn, replace(operation(conn, "drop", OLDEST), **bounds), QUICK)
+    assert (outcome.result, "set them right" in outcome.detail) == ("refused", True)
+    assert count(conn, partition(OLDEST)) == 100
+
+
 def test_hold_that_is_being_placed_is_seen_by_the_drop(
     conn: psycopg.Connection[Any], any_dsn: str
 ) -> None:
@@ -407,6 +423,33 @@ def test_partition_is_not_put_where_another_has_the_range(conn: psycopg.Connecti
     )
     outcome = done(conn, "attach")
     assert (outcome.result, "range" in outcome.detail) == ("failed", True)
+    assert states(conn) == [(partition(OLDEST), "detached", 100, False)]
+
+
+def test_partition_that_is_replaced_while_it_is_attached_is_left_alone(
+    conn: psycopg.Connection[Any], any_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the lock: the other table stays what it was, and where it was."""
+    done(conn, "detach")
+    planned = operation(conn, "attach", OLDEST)
+    genuine, looks = retiring.require_detached, list[int]()
+
+    def look_and_replace(*arguments: Any) -> None:
+        genuine(*arguments)
+        looks.append(1)
+        if len(looks) == 2:
+            with psycopg.connect(any_dsn) as other:
+                for statement in (
+                    "ALTER TABLE {0} RENAME TO kept",
+                    "CREATE TABLE {0} (LIKE logstore.kept INCLUDING ALL)",
+                    "COMMENT ON TABLE {0} IS 'auditlog partition of logs'",
+                ):
+                    other.execute(sql.SQL(statement).format(LEAF))
+
+    monkeypatch.setattr(retiring, "require_detached", look_and_replace)
+    outcome = apply(conn, planned, QUICK)
+    assert (outcome.result, "another table" in outcome.detail) == ("refused", True)
+    assert partition(OLDEST) not in attached(conn)
     assert states(conn) == [(partition(OLDEST), "detached", 100, False)]
 
 
@@ -554,6 +597,28 @@ def test_hold_stops_a_deletion_between_two_batches(
     assert [each["audit.rows"] for each in told(conn, "audit.rows.deleted")] == [100]
 
 
+def test_hold_waits_for_no_search(
+    conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows to delete are looked for among all that the tenant has, and holds are not locked."""
+    genuine, locked = deleting._last, list[Any]()
+
+    def search(conn: psycopg.Connection[Any], *arguments: Any) -> Any:
+        with conn.transaction():
+            found = genuine(conn, *arguments)
+            locked.extend(
+                conn.execute(
+                    "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid()"
+                    " AND relation = 'logstore.holds'::regclass AND mode = 'ShareLock'"
+                )
+            )
+        return found
+
+    monkeypatch.setattr(deleting, "_last", search)
+    assert done(conn, "delete", tenant="tenant", before=month(1)).rows == 100
+    assert locked == []
+
+
 def _held_after_the_first(dsn: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Place a hold when the first batch has been committed; return the sizes of batches."""
     sizes: list[int] = []
@@ -561,7 +626,7 @@ def _held_after_the_first(dsn: str, monkeypatch: pytest.MonkeyPatch) -> list[int
 
     def batch(*arguments: Any) -> Any:
         made = genuine(*arguments)
-        sizes.append(made.rows)
+        sizes.append(made)
         if len(sizes) == 1:
             with maintenance(dsn) as other:
                 place(other, reason="file 4711")

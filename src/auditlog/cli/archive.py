@@ -16,6 +16,7 @@ from auditlog.cli.rows import plain_table
 from auditlog.partitions import archive as archives
 from auditlog.partitions.archive import Found, Verification, known_digests
 from auditlog.partitions.archive.manifest import Manifest
+from auditlog.partitions.archive.storage import below
 from auditlog.partitions.session import maintenance
 from auditlog.postgres.causes import connect
 
@@ -142,10 +143,10 @@ def _nothing(_uri: str) -> Collection[bytes]:
 
 
 def _each(sources: Iterable[str]) -> Iterator[str]:
-    """Yield what is in the places, and what is no place as it was given."""
+    """Yield what is in the places, and what is no place itself, as the database calls it."""
     for source in sources:
         found = archives.found(source)
-        yield from (each.uri for each in found) if found else (source,)
+        yield from (each.uri for each in found) if found else (below(source),)
 
 
 @contextmanager

@@ -5,11 +5,9 @@ Writers wait for nothing: rows are locked, no table is. What a batch deletes is 
 next, and the count is right at any moment.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
 
 from auditlog.partitions import evidence, locking, retirements
 from auditlog.partitions.detaching import described
@@ -20,9 +18,10 @@ from auditlog.partitions.session import unfiltered
 BATCH_ROWS = 5_000
 """A batch took 80 ms, and 100 000 rows 1.7 s, on two busy cores (2026-11-28)."""
 
-# By the key, so that a batch begins where the last one ended.
-_BATCH = sql.SQL("""
-WITH batch AS (
+# By the key, so that a batch begins where the last one ended. Found before holds are locked, since
+# in the end all of the tenant's rows that are kept are looked through: 0.25 s for 1 M (2026-11-28).
+_LAST = sql.SQL("""
+SELECT max(log_id) FROM (
     SELECT log_id
     FROM {leaf}
     WHERE instance_id = %(tenant)s
@@ -30,37 +29,28 @@ WITH batch AS (
         AND (%(after)s::text IS NULL OR log_id > %(after)s)
     ORDER BY log_id
     LIMIT %(limit)s
-), gone AS (
-    DELETE FROM {leaf} AS leaf
-    USING batch
-    WHERE leaf.instance_id = %(tenant)s
-        AND leaf.log_id = batch.log_id
-        AND leaf.log_date < %(before)s
-    RETURNING leaf.log_id, leaf.log_date
+) AS batch
+""")
+_DELETE = sql.SQL("""
+WITH gone AS (
+    DELETE FROM {leaf}
+    WHERE instance_id = %(tenant)s
+        AND log_date < %(before)s
+        AND (%(after)s::text IS NULL OR log_id > %(after)s)
+        AND log_id <= %(last)s
+    RETURNING log_date
 ), counted AS (
-    SELECT count(*) AS rows, max(log_id) AS last, min(log_date) AS first_log_date,
-        max(log_date) AS last_log_date
-    FROM gone
+    SELECT count(*) AS rows, min(log_date) AS first, max(log_date) AS last FROM gone
 )
 UPDATE logstore.retirements AS entry
 SET rows = coalesce(entry.rows, 0) + counted.rows,
-    first_log_date = least(entry.first_log_date, counted.first_log_date),
-    last_log_date = greatest(entry.last_log_date, counted.last_log_date)
+    first_log_date = least(entry.first_log_date, counted.first),
+    last_log_date = greatest(entry.last_log_date, counted.last)
 FROM counted
 WHERE entry.retirement_id = %(retirement_id)s
-RETURNING counted.rows, counted.last, entry.rows AS total
+RETURNING counted.rows
 """)
 _LOCK = sql.SQL("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE")
-_ANY = sql.SQL("SELECT FROM {} WHERE instance_id = %s AND log_date < %s LIMIT 1")
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    rows: int
-    last: str | None
-    """The largest `log_id` in it."""
-    total: int
-    """Rows that the retirement has taken so far."""
 
 
 def delete(conn: Connection[Any], operation: Operation, config: TableConfig) -> Outcome:
@@ -75,42 +65,46 @@ def delete(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
         raise RefusedError("neither a tenant nor an instant is named")
     with conn.transaction():
         _checked(conn, operation)
-        if retirements.opened(conn, operation) is None and not _has_rows(conn, operation):
+        if retirements.opened(conn, operation) is None and _last(conn, operation, None) is None:
             return Outcome(operation, "already", rows=0)
         retirement_id = retirements.begin(conn, operation, "deleting")
     deleted, after = 0, None
-    while True:
-        batch = _batch(conn, operation, config, retirement_id, after)
-        deleted, after = deleted + batch.rows, batch.last
-        if batch.rows == 0:
-            return Outcome(operation, "done" if deleted else "already", rows=deleted)
+    while (last := _last(conn, operation, after)) is not None:
+        deleted += _batch(conn, operation, config, _Batch(retirement_id, after, last))
+        after = last
+    locking.persistently(conn, lambda: _conclude(conn, operation), timeout_s=config.lock_timeout_s)
+    return Outcome(operation, "done" if deleted else "already", rows=deleted)
 
 
-def _batch(
-    conn: Connection[Any],
-    operation: Operation,
-    config: TableConfig,
-    retirement_id: str,
-    after: str | None,
-) -> _Batch:
-    def deed() -> _Batch:
+class _Batch(NamedTuple):
+    retirement_id: str
+    after: str | None
+    """The `log_id` that the one before ended with."""
+    last: str
+    """The one that it ends with itself."""
+
+
+def _last(conn: Connection[Any], operation: Operation, after: str | None) -> str | None:
+    """Return the `log_id` that the next batch ends with; None: there are no rows any more."""
+    parameters = {**_which(operation), "after": after, "limit": BATCH_ROWS}
+    query = _LAST.format(leaf=locking.table(operation.partition))
+    with conn.transaction(), unfiltered(conn):
+        (last,) = conn.execute(query, parameters).fetchone() or (None,)
+    return last
+
+
+def _batch(conn: Connection[Any], operation: Operation, config: TableConfig, batch: _Batch) -> int:
+    """Delete the rows of a batch; return how many they were."""
+
+    def deed() -> int:
         retirements.lock_holds(conn)
         # What has the name stays what is looked at.
         conn.execute(_LOCK.format(locking.table(operation.partition)))
         _checked(conn, operation)
         retirements.required(conn, operation, "deleting")
-        batch = _deleted(conn, operation, retirement_id, after)
-        if batch.rows == 0:
-            _conclude(conn, operation, retirement_id, batch.total)
-        return batch
+        return _deleted(conn, operation, batch)
 
     return locking.persistently(conn, deed, timeout_s=config.lock_timeout_s)
-
-
-def _has_rows(conn: Connection[Any], operation: Operation) -> bool:
-    query = _ANY.format(locking.table(operation.partition))
-    with unfiltered(conn):
-        return conn.execute(query, [operation.tenant, operation.before]).fetchone() is not None
 
 
 def _checked(conn: Connection[Any], operation: Operation) -> None:
@@ -118,34 +112,30 @@ def _checked(conn: Connection[Any], operation: Operation) -> None:
     retirements.refuse_if_held(conn, operation, until=operation.before)
 
 
-def _deleted(
-    conn: Connection[Any], operation: Operation, retirement_id: str, after: str | None
-) -> _Batch:
-    parameters = {
-        "tenant": operation.tenant,
-        "before": operation.before,
-        "after": after,
-        "limit": BATCH_ROWS,
-        "retirement_id": retirement_id,
-    }
-    query = _BATCH.format(leaf=locking.table(operation.partition))
+def _deleted(conn: Connection[Any], operation: Operation, batch: _Batch) -> int:
+    query = _DELETE.format(leaf=locking.table(operation.partition))
     conn.execute(b"SET LOCAL auditlog.maintenance = 'on'")
-    with unfiltered(conn), conn.cursor(row_factory=class_row(_Batch)) as cursor:
-        batch = next(cursor.execute(query, parameters))
+    with unfiltered(conn):
+        (rows,) = conn.execute(query, {**_which(operation), **batch._asdict()}).fetchone() or (0,)
     conn.execute(b"SET LOCAL auditlog.maintenance = 'off'")
-    return batch
+    return int(rows)
 
 
-def _conclude(conn: Connection[Any], operation: Operation, retirement_id: str, total: int) -> None:
-    retirements.move(conn, retirement_id, "deleted")
-    if total:
+def _which(operation: Operation) -> dict[str, Any]:
+    return {"tenant": operation.tenant, "before": operation.before}
+
+
+def _conclude(conn: Connection[Any], operation: Operation) -> None:
+    entry = retirements.required(conn, operation, "deleting")
+    retirements.move(conn, entry.retirement_id, "deleted")
+    if entry.rows:
         assert operation.before is not None  # noqa: S101  # `delete` has seen to it
         evidence.record(
             conn,
             "audit.rows.deleted",
             operation.table,
             f"rows of one tenant were deleted from {operation.partition}: {operation.why}",
-            **described(operation, total),
+            **described(operation, entry.rows),
             tenant=operation.tenant,
             before=operation.before.isoformat(),
         )

@@ -13,10 +13,15 @@ from auditlog.sink.encoding.encode import Encoder
 AGGREGATE = "auditlog.table"
 
 # The server's clock, not this machine's, which may be the one that is wrong; and its partition is
-# made, since a hold is placed, or a table enabled, just when nobody had seen to that.
+# made, since a hold is placed, or a table enabled, just when nobody had seen to that. A DEFAULT
+# takes the row as it is, and may have others by which the partition could not be made.
 _NOW = """
-    SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint
-    FROM logstore.ensure_partition('logs', statement_timestamp())
+    SELECT
+        (extract(epoch FROM statement_timestamp()) * 1000000)::bigint,
+        CASE WHEN NOT EXISTS (
+            SELECT FROM pg_catalog.pg_partitioned_table
+            WHERE partrelid = 'logstore.logs'::regclass AND partdefid <> 0
+        ) THEN logstore.ensure_partition('logs', statement_timestamp()) END
 """
 
 
@@ -26,7 +31,8 @@ def record(
     """Add a row, with its entry in the ledger, to the transaction that the connection is in.
 
     Args:
-        conn: With the right to insert into `logstore.logs` and `logstore.batches`.
+        conn: With the right to insert into `logstore.logs` and `logstore.batches`, and to execute
+            `logstore.ensure_partition`.
         event_type: Such as `audit.partition.dropped`.
         table: Table that it is about, the row's aggregate; "*" for all.
         message: A sentence.

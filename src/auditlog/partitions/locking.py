@@ -144,7 +144,7 @@ def table(name: str) -> sql.Identifier:
 
 @contextmanager
 def bounded(conn: Connection[Any], seconds: float) -> Iterator[None]:
-    """Give each statement so long; the transaction's own time-out comes back afterwards."""
+    """Give each statement so long, and as long as it takes afterwards; within a transaction."""
     limit(conn, "statement_timeout", seconds)
     yield
     limit(conn, "statement_timeout", 0)

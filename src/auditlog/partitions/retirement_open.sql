@@ -5,7 +5,9 @@ SELECT
     checksum,
     archive_uri,
     manifest_sha256,
-    lower_bound = %(lower)s::timestamptz AND upper_bound = %(upper)s::timestamptz AS has_bounds
+    lower_bound = %(lower)s::timestamptz AND upper_bound = %(upper)s::timestamptz
+        AND coalesce(first_log_date >= lower_bound AND last_log_date < upper_bound, true)
+        AS has_bounds
 FROM logstore.retirements
 WHERE table_name = %(table)s
     AND partition_name = %(partition)s

@@ -34,7 +34,7 @@ class Entry:
     archive_uri: str | None
     manifest_sha256: bytes | None
     has_bounds: bool
-    """Those of the operation that it was looked up for."""
+    """Those of the operation that it was looked up for, and of its rows: holds go by them."""
 
 
 def opened(conn: Connection[Any], operation: Operation) -> Entry | None:
@@ -47,11 +47,16 @@ def required(conn: Connection[Any], operation: Operation, *states: str) -> Entry
     """Return and lock that entry, which has one of some states and the operation's bounds.
 
     Raises:
-        RefusedError: there is none, or it is in another state.
+        RefusedError: there is none, or it is in another state or about other rows.
     """
     entry = opened(conn, operation)
-    if entry is None or not entry.has_bounds:
+    if entry is None:
         raise RefusedError(f"{operation.partition} has no entry in logstore.retirements")
+    if not entry.has_bounds:
+        raise RefusedError(
+            f"{operation.partition} has an entry in logstore.retirements whose bounds are not those"
+            " of its rows, or of what was planned: set them right there"
+        )
     if entry.state not in states:
         raise RefusedError(f"{operation.partition} is {entry.state}, not {' or '.join(states)}")
     return entry

@@ -15,6 +15,7 @@ from auditlog.partitions.identity import (
     identify,
     names_of,
     require_detached,
+    require_same,
 )
 from auditlog.partitions.model import Operation, Outcome, TableConfig
 from auditlog.partitions.session import scalar
@@ -231,6 +232,8 @@ def _attach(conn: Connection[Any], operation: Operation, config: TableConfig) ->
             *_bounds(operation),
         )
     )
+    # Locked by name: is it still the one that was looked at?
+    require_same(conn, operation)
     retirements.move(conn, entry.retirement_id, "attached")
     evidence.record(
         conn,

@@ -23,6 +23,9 @@ _PINNED = """
     SET lock_timeout = '1500ms';
     SET default_transaction_isolation = 'read committed';
     SET default_transaction_read_only = off;
+    SET tcp_keepalives_idle = 60;
+    SET tcp_keepalives_interval = 10;
+    SET tcp_keepalives_count = 6;
     SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN (
         'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout',
         'idle_session_timeout'
@@ -30,8 +33,9 @@ _PINNED = """
     SELECT set_config(name, 'on', false) FROM pg_catalog.pg_settings
     WHERE name = 'synchronous_commit' AND setting = 'off'
 """
-"""An archive takes hours, in one transaction and then idle; transaction_timeout is there since 17.
-What was committed, a hold above all, outlives a crash of the server."""
+"""An archive takes hours, in one transaction and then idle, which no time-out and no firewall is to
+end (transaction_timeout is there since 17); but the lock of a machine that is gone goes soon. What
+was committed, a hold above all, outlives a crash of the server."""
 _KEY = "hashtextextended('auditlog:logstore.' || %s, 0)"
 
 

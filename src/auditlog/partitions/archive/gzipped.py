@@ -28,8 +28,6 @@ def compress(chunks: Iterable[bytes], out: Sink) -> None:
 def decompress(stored: Iterable[bytes]) -> Iterator[bytes]:
     """Hand on what was compressed, at most `CHUNK_BYTES` at once however much it swells.
 
-    Every stored byte is taken, those behind a damage as well.
-
     Raises:
         PartitionError: it is damaged, not whole, or something follows it.
     """

@@ -31,7 +31,7 @@ def store_at(uri: str) -> Store:
         PartitionError: what reads such URLs is not installed.
     """
     if "://" not in uri:
-        return Folder(Path(uri).absolute())
+        return Folder(_absolute(uri))
     if _PASSWORD.search(uri):
         raise SettingsError(
             "the archive's URL has a password in it, and archives' URLs are stored and shown:"
@@ -45,8 +45,13 @@ def store_at(uri: str) -> Store:
 
 def below(uri: str, *names: str) -> str:
     """Return the path or URL of a folder below another; local ones are absolute."""
-    base = uri if "://" in uri else str(Path(uri).absolute())
+    base = uri if "://" in uri else str(_absolute(uri))
     return "/".join((base.rstrip("/"), *names))
+
+
+def _absolute(path: str) -> Path:
+    """Return the one spelling by which the database knows a folder, whatever its links lead to."""
+    return Path(os.path.abspath(path))  # pathlib leaves `..` or follows links
 
 
 class Folder:
