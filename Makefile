@@ -1,6 +1,8 @@
 # Each target sets up what it needs in .venv; python3, pip and make are enough.
 PYTHON ?= python3
 VENV := .venv
+# Tests wait more than they compute; each process has servers of its own.
+JOBS ?= 2
 export PYTHON
 
 .PHONY: help demo test faults lint format bench clean
@@ -12,9 +14,9 @@ demo: ## a real server, real traffic, a real PostgreSQL: sent = stored (ARGS="--
 	@scripts/venv demo
 	@$(VENV)/bin/auditlog demo $(ARGS)
 
-test: ## all tests, on an embedded PostgreSQL 18 and 16 (ARGS="-k name")
+test: ## all tests, on an embedded PostgreSQL 18 and 16, in two processes (ARGS="-k name" JOBS=0)
 	@scripts/venv dev
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 faults: ## try to lose records, for ten minutes; prints a table (ARGS="--kills 20 --only kill")
 	@scripts/venv dev

@@ -28,7 +28,15 @@ from archive_scene import (
     make_leaf,
 )
 from auditlog.errors import PartitionError
-from auditlog.partitions.archive import archive, fingerprint, found, restore, verify
+from auditlog.partitions.archive import (
+    Archived,
+    archive,
+    exporting,
+    fingerprint,
+    found,
+    restore,
+    verify,
+)
 from auditlog.partitions.archive.parquet import BEYOND
 from auditlog.partitions.archive.raw import Format
 from auditlog.partitions.archive.storage import store_at
@@ -292,6 +300,25 @@ def test_killed_export_is_finished_by_the_next_run(
     assert made.uri == left.uri
     assert verify(made.uri).is_whole
     assert not [*Path(made.uri).glob("*.part")]
+
+
+def test_manifest_that_another_run_has_signed_is_not_overwritten(
+    conn: Conn, any_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one reads back, its lock is lost with its connection; the database knows the other."""
+    genuine, others = exporting.check, list[Archived]()
+
+    def check(*arguments: Any) -> None:
+        genuine(*arguments)
+        if not others:
+            monkeypatch.setattr(exporting, "check", genuine)
+            with maintenance(any_dsn) as other:
+                others.append(archived(other, tmp_path))
+
+    monkeypatch.setattr(exporting, "check", check)
+    made = archived(conn, tmp_path)
+    assert made == others[0]
+    assert verify(made.uri, known=[made.manifest_sha256]).is_whole
 
 
 def test_archive_without_its_manifest_is_made_again(conn: Conn, tmp_path: Path) -> None:

@@ -698,6 +698,7 @@ def test_policy_does_not_hide_holds(any_cut_database: Server) -> None:
             for step in (planned, delete):
                 outcome = apply(conn, step, QUICK)
                 assert (outcome.result, '"holds"' in outcome.detail) == ("failed", True)
+                assert "NO FORCE ROW LEVEL SECURITY" in outcome.detail
             assert rows_of(conn, OLDEST) == 100
 
 

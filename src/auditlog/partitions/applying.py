@@ -34,7 +34,8 @@ _ANALYZE = {True: sql.SQL("ANALYZE ONLY {}"), False: sql.SQL("ANALYZE {}")}
 _NOT_OWNER = (
     "maintenance is for the owner of the tables: become it with options='-c role={owner}' in the"
     " DSN, or ALTER TABLE logstore.{table} OWNER TO {role}, and likewise its partitions and"
-    " logstore.partitioning, holds, retirements and batches"
+    " logstore.partitioning, holds, retirements and batches; where row security is forced on the"
+    " owner, ALTER TABLE ... NO FORCE ROW LEVEL SECURITY"
 )
 _OWNER = (
     "SELECT (SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname = %s"

@@ -153,6 +153,9 @@ def _signed(conn: Connection[Any], content: Content, sizes: Sizes) -> Manifest:
 def _finished(store: Store, manifest: Manifest) -> Archived:
     """Read back what is stored, and sign it."""
     check(store, manifest)
+    if store.exists(FILE):
+        # That took long, and a run on another machine may have taken this one for dead meanwhile.
+        return _reused(store, manifest.content)
     data = manifest.encode()
     with store.writing(FILE) as file:
         file.write(data)
