@@ -13,7 +13,7 @@ from auditlog.partitions import deleting, detaching, locking, retiring
 from auditlog.partitions.applying import apply
 from auditlog.partitions.archive import verify
 from auditlog.partitions.holding import place, release
-from auditlog.partitions.model import Outcome
+from auditlog.partitions.model import OperationKind, Outcome
 from auditlog.partitions.session import maintenance
 from databases import Server, as_role
 from retiring_scene import (
@@ -711,6 +711,27 @@ def _give(admin: psycopg.Connection[Any], role: str) -> None:
             sql.SQL("ALTER TABLE logstore.{} OWNER TO {}").format(sql.Identifier(name), owner)
         )
     admin.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA logstore TO {}").format(owner))
+    ensure = "GRANT EXECUTE ON FUNCTION logstore.ensure_partition(text, timestamptz) TO {}"
+    admin.execute(sql.SQL(ensure).format(owner))
+
+
+@pytest.mark.parametrize("kind", ["detach", "delete"])
+def test_what_could_not_be_told_afterwards_is_not_begun(
+    any_cut_database: Server, kind: OperationKind
+) -> None:
+    """Or partitions would leave the table night after night, and get no further."""
+    with any_cut_database.role() as role, any_cut_database.database() as dsn:
+        with maintenance(dsn) as admin:
+            planned = replace(
+                operation(admin, kind, OLDEST), tenant="tenant" if kind == "delete" else None
+            )
+            planned = replace(planned, before=month(1))
+            _give(admin, role)
+        with maintenance(as_role(dsn, role)) as conn:
+            conn.execute("REVOKE INSERT ON logstore.batches FROM CURRENT_USER")
+            outcome = apply(conn, planned, QUICK)
+            assert (outcome.result, "may not record" in outcome.detail) == ("failed", True)
+            assert (rows_of(conn, OLDEST), states(conn)) == (100, [])
 
 
 def test_whoever_is_not_the_owner_is_told_what_to_do(any_cut_database: Server) -> None:

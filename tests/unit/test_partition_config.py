@@ -32,6 +32,13 @@ def test_without_a_file_every_table_has_the_defaults() -> None:
     assert load() == {table.name: TableConfig(table.name) for table in TABLES}
 
 
+def test_no_tenant_has_a_name_that_no_row_can_have(tmp_path: Path) -> None:
+    """It would end every run of that table."""
+    text = '[logs.tenants]\n"a\\u0000b" = "90 days"\n'
+    (problem,) = problems(tmp_path, text)
+    assert problem == r"partitions.toml:1: logs.tenants: 'a\x00b': no tenant's name has a NUL in it"
+
+
 def test_every_key_is_read(tmp_path: Path) -> None:
     """As `TableConfig` has them."""
     logs = read(

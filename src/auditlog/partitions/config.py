@@ -97,6 +97,9 @@ class _File:
         if not isinstance(tenants, dict):
             self._tell((name, _TENANTS), f"must be a section: write [{name}.{_TENANTS}]")
             return {}
+        for tenant in tenants:
+            if "\0" in tenant:
+                self._tell((name, _TENANTS), f"{tenant!r}: no tenant's name has a NUL in it")
         keys = {tenant: _Key(tenant, _span) for tenant in tenants}
         return _values(tenants, keys, lambda key: self._place(name, _TENANTS, key), self._problems)
 

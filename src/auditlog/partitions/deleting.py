@@ -59,10 +59,12 @@ def delete(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
     Raises:
         RefusedError: the partition is another one, is not attached, still takes rows, or is held;
             batches that were committed before are in the entry of the retirement.
+        PartitionError: this role may not record what it does.
         psycopg.Error: a lock was not to be had, or the role is not the owner.
     """
     if operation.tenant is None or operation.before is None:
         raise RefusedError("neither a tenant nor an instant is named")
+    evidence.require_rights(conn)
     with conn.transaction():
         _checked(conn, operation)
         if retirements.opened(conn, operation) is None and _last(conn, operation, None) is None:

@@ -37,6 +37,7 @@ def detach(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
     Raises:
         RefusedError: it is another one, has other bounds, still takes rows or is held.
         WaitingError: a transaction sees it that will not end soon.
+        PartitionError: this role may not record what it does.
         psycopg.Error: a lock was not to be had, or the server refuses.
     """
     found = require_same(conn, operation)
@@ -44,6 +45,7 @@ def detach(conn: Connection[Any], operation: Operation, config: TableConfig) -> 
         return finalize(conn, operation, config)
     if not found.is_partition:
         return settle(conn, operation)
+    evidence.require_rights(conn)
     with conn.transaction():
         require_attached(conn, operation)
         retirements.refuse_if_held(conn, operation)

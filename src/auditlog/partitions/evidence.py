@@ -4,6 +4,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from auditlog.errors import PartitionError
 from auditlog.partitions.session import scalar
 from auditlog.records import LogRecord
 from auditlog.settings import Settings
@@ -23,6 +24,27 @@ _NOW = """
             WHERE partrelid = 'logstore.logs'::regclass AND partdefid <> 0
         ) THEN logstore.ensure_partition('logs', statement_timestamp()) END
 """
+
+
+_MAY_RECORD = """
+    SELECT has_table_privilege('logstore.logs', 'INSERT')
+        AND has_table_privilege('logstore.batches', 'INSERT')
+        AND has_function_privilege('logstore.ensure_partition(text, timestamptz)', 'EXECUTE')
+"""
+
+
+def require_rights(conn: Connection[Any]) -> None:
+    """Find out before a deed begins whether it can be told when it is done.
+
+    Raises:
+        PartitionError: this role may not.
+    """
+    if not scalar(conn, _MAY_RECORD):
+        raise PartitionError(
+            "this role may not record what it does: run it as the owner of the tables, or GRANT"
+            " INSERT ON logstore.logs, logstore.batches and EXECUTE ON FUNCTION"
+            " logstore.ensure_partition(text, timestamptz) to it"
+        )
 
 
 def record(

@@ -15,6 +15,12 @@ from auditlog.remedies import BAD_DSN, identify
 Connection: TypeAlias = psycopg.Connection[Any]
 
 CONNECT_TIMEOUT_S = 10
+# A server that vanished while a long statement ran would be waited for for hours.
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
 OLDEST_SERVER, NEWEST_SERVER = 14, 18
 
 
@@ -43,6 +49,7 @@ def connect(dsn: str) -> Connection:
         dsn,
         autocommit=True,
         connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT_S),
+        **{name: value for name, value in _KEEPALIVE.items() if name not in given},
         # Prepared statements live in a server connection, and a pooler changes that underneath.
         prepare_threshold=None,
         fallback_application_name="auditlog",
