@@ -25,7 +25,8 @@ CHANGED = """
     ALTER TABLE logstore.logs ADD COLUMN gone text, ADD COLUMN number integer DEFAULT 7 NOT NULL;
     ALTER TABLE logstore.logs DROP COLUMN gone;
     CREATE DOMAIN public.region AS text COLLATE "C" CHECK (value <> '');
-    ALTER TABLE logstore.logs ADD COLUMN "in Region" public.region DEFAULT 'eu';
+    ALTER TABLE logstore.logs ADD COLUMN "in Region" public.region DEFAULT 'eu',
+        ADD COLUMN words integer GENERATED ALWAYS AS (length(message)) STORED;
     ALTER TABLE logstore.logs SET (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.01);
     CREATE INDEX "Odd % name" ON logstore.logs ("in Region", lower(message));
     CREATE STATISTICS logstore.together ON user_id, event_type FROM logstore.logs;

@@ -168,7 +168,13 @@ def test_nothing_goes_by_a_clock_that_is_off(
     assert results(run(any_cut_dsn, config))["drop", partition(OLDEST)] == "done"
 
 
-ODD_NAMES = ("Aa." * 21, "select")
+ODD_NAMES = (
+    "Aa." * 21,
+    "select",
+    'Old "partition". of\'logs; DROP TABLE',
+    "é☃" * 12 + "abc",
+    "%s %(table)s {} $1",
+)
 
 
 @pytest.mark.parametrize("odd", ODD_NAMES)

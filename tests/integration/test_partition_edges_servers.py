@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from auditlog.cli.failures import Exit
 from auditlog.errors import PartitionError
+from auditlog.partitions import detaching, locking
 from auditlog.partitions.disabling import disable
 from auditlog.partitions.enabling import enable
 from auditlog.partitions.maintaining import maintain, preview
@@ -33,6 +34,7 @@ PLAIN = {"logs": TableConfig("logs")}
 FEW_LOCKS = {
     "max_locks_per_transaction": 10,
     "max_connections": 8,
+    "max_prepared_transactions": 1,
     "max_wal_senders": 0,
     "max_worker_processes": 0,
     "autovacuum_max_workers": 1,
@@ -206,6 +208,26 @@ def count_rows(dsn: str, name: str) -> int:
     return int(count)
 
 
+def test_transaction_that_was_prepared_and_left_is_named(
+    short_of_locks: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no process, and outlives every restart: who waits for it says which it is."""
+    monkeypatch.setattr(detaching, "CONCURRENT_WAIT_S", 0.2)
+    monkeypatch.setattr(locking, "TRIES", 1)
+    with database(short_of_locks, "prepared") as dsn:
+        cut(dsn, (6, 0))
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("BEGIN; SELECT count(*) FROM logstore.logs; PREPARE TRANSACTION 'left'")
+            (report,) = maintain(dsn, {"logs": QUICK})
+            found = {(each.operation.kind, each.result): each.detail for each in report.outcomes}
+            assert found["detach", "waiting"].startswith("prepared transaction left has logs")
+            assert "ROLLBACK PREPARED" in found["detach", "waiting"]
+            assert ("create", "done") in found
+            conn.execute("ROLLBACK PREPARED 'left'")
+        (report,) = maintain(dsn, {"logs": QUICK})
+        assert {each.result for each in report.outcomes} == {"done"}
+
+
 def test_table_of_too_many_partitions_is_not_turned_back(
     short_of_locks: EmbeddedServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -213,7 +235,7 @@ def test_table_of_too_many_partitions_is_not_turned_back(
 ) -> None:
     """The way back would need more locks than there are; with fewer partitions it does not."""
     dsn, auditlog = short_of_locks.dsn, CommandLine(monkeypatch, capfd)
-    many = TableConfig("logs", by="day", ahead=Span(days=120))
+    many = TableConfig("logs", by="day", ahead=Span(days=200))
     (report,) = maintain(dsn, {"logs": many})
     assert report.error is None
     with pytest.raises(psycopg.errors.OutOfMemory):

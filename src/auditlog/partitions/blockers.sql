@@ -37,6 +37,10 @@ SELECT
     clock_timestamp() - p.prepared,
     ''
 FROM held
+-- It keeps the virtual transaction of the session that it was prepared in until the next restart;
+-- on its own number it always has a lock.
+JOIN pg_catalog.pg_locks AS own
+    ON own.pid IS NULL AND own.virtualtransaction = held.virtualtransaction
 JOIN pg_catalog.pg_prepared_xacts AS p
-    ON held.pid IS NULL AND held.virtualtransaction = '-1/' || p.transaction::text
+    ON held.pid IS NULL AND own.transactionid = p.transaction
 ORDER BY age DESC

@@ -27,7 +27,7 @@ _COUNT = sql.SQL(
     "UPDATE logstore.retirements AS entry"
     " SET rows = found.rows, first_log_date = found.first, last_log_date = found.last"
     " FROM (SELECT count(*) AS rows, min(log_date) AS first, max(log_date) AS last FROM {})"
-    " AS found WHERE retirement_id = %s RETURNING entry.rows"
+    " AS found WHERE retirement_id = {} RETURNING entry.rows"
 )
 
 
@@ -101,9 +101,9 @@ def settle(conn: Connection[Any], operation: Operation) -> Outcome:
 def count(conn: Connection[Any], operation: Operation, retirement_id: str) -> int:
     """Count a partition's rows into its entry, with their first and last `log_date`."""
     # By the server alone, since Python has no infinity and no year 10000.
-    query = _COUNT.format(locking.table(operation.partition))
+    query = _COUNT.format(locking.table(operation.partition), retirement_id)
     with unfiltered(conn):
-        (rows,) = conn.execute(query, [retirement_id]).fetchone() or (0,)
+        (rows,) = conn.execute(query).fetchone() or (0,)
     return int(rows)
 
 

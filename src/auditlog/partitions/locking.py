@@ -110,7 +110,8 @@ def named(found: Sequence[Blocker]) -> str:
         return "whoever held it up has gone: the next run tries again"
     several = "; ".join(map(_named, found[:MAX_NAMED]))
     more = f"; and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-    return f"{several}{more}: let it end, or end it with pg_terminate_backend"
+    how = "pg_terminate_backend" if any(each.pid for each in found) else "ROLLBACK PREPARED"
+    return f"{several}{more}: let it end, or end it with {how}"
 
 
 def default_of(conn: Connection[Any], parent: str) -> list[str]:
@@ -157,6 +158,8 @@ def _once(conn: Connection[Any], deed: Callable[[], T], timeout_s: float) -> T:
 
 
 def _named(blocker: Blocker) -> str:
-    who = f"process {blocker.pid} ({blocker.application or blocker.user})"
+    name = blocker.application or blocker.user
+    # A prepared transaction has no process.
+    who = f"process {blocker.pid} ({name})" if blocker.pid else name
     age = f" for {blocker.age.total_seconds():.0f} s" if blocker.age else ""
     return f"{who} has {blocker.relation}{age}"

@@ -123,6 +123,8 @@ found (code, object) AS (
             AND classid NOT IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass)
             AND NOT (classid = 'pg_policy'::regclass
                      AND objid IN (SELECT p.oid FROM pg_policy p WHERE polrelid = wanted.oid))
+            AND NOT (classid = 'pg_attrdef'::regclass
+                     AND objid IN (SELECT d.oid FROM pg_attrdef d WHERE adrelid = wanted.oid))
             AND NOT (classid = 'pg_trigger'::regclass
                      AND objid IN (SELECT t.oid FROM pg_trigger t WHERE tgrelid = wanted.oid))
         OR refclassid = 'pg_type'::regclass
@@ -155,7 +157,8 @@ found (code, object) AS (
       AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = %(table)s)
     UNION ALL
     SELECT 'prepared transaction', gid FROM pg_prepared_xacts p
-    WHERE EXISTS (SELECT FROM pg_locks l WHERE l.relation = %(table)s AND l.pid IS NULL
-                  AND l.virtualtransaction = '-1/' || p.transaction)
+    WHERE EXISTS (SELECT FROM pg_locks l JOIN pg_locks x USING (virtualtransaction)
+                  WHERE l.relation = %(table)s AND l.pid IS NULL
+                    AND x.transactionid = p.transaction AND x.pid IS NULL)
 )
 SELECT code, object FROM found ORDER BY code, object

@@ -20,7 +20,7 @@ from auditlog.partitions.session import scalar, unfiltered
 from auditlog.partitions.statements import statement
 from auditlog.postgres.files import package_version
 
-_OVER = "ended_at = clock_timestamp()"
+_OVER = sql.SQL("ended_at = clock_timestamp()").format()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +87,15 @@ def begin(
 
 def move(conn: Connection[Any], retirement_id: str, state: str, **columns: object) -> None:
     """Bring an entry to another state, and set columns of it; those that are over have an end."""
-    settings: list[sql.Composable] = [
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
-        for name, value in {"state": state, **columns}.items()
-    ]
+    changed = {"state": state, **columns}
+    settings = [sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changed]
     if state in ("dropped", "attached", "deleted"):
-        settings.append(sql.SQL(_OVER))
+        settings.append(_OVER)
     conn.execute(
         sql.SQL("UPDATE logstore.retirements SET {} WHERE retirement_id = %s").format(
             sql.SQL(", ").join(settings)
         ),
-        [retirement_id],
+        [*changed.values(), retirement_id],
     )
 
 

@@ -1,11 +1,13 @@
 """What a person should know of a partitioned table, whatever a run is going to do with it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import get_args
 
-from auditlog.partitions.model import Finding, Severity
+from auditlog.partitions.model import Finding, Severity, Step
 from auditlog.partitions.planning.ranges import covered_until
 from auditlog.partitions.planning.situation import MAX_SKEW, Situation
 from auditlog.partitions.planning.wording import listed, shown
+from auditlog.partitions.windows import MARK, name
 
 ESSENTIAL = frozenset({"partitioning", "holds", "retirements"})
 """What no plan can do without."""
@@ -96,15 +98,20 @@ def _orphans(situation: Situation) -> Iterator[Finding]:
 
 
 def _foreign(situation: Situation) -> Iterator[Finding]:
-    names: dict[str, list[str]] = {}
+    table = situation.state.table
+    names: dict[tuple[str, bool], list[str]] = {}
     for foreign in situation.state.foreign:
-        names.setdefault(foreign.why, []).append(foreign.name)
-    for why, several in names.items():
+        own_names = [name(table, step, foreign.lower) for step in get_args(Step)]
+        is_like_ours = foreign.name in own_names
+        names.setdefault((foreign.why, is_like_ours), []).append(foreign.name)
+    for (why, is_like_ours), several in names.items():
         yield Finding(
             "foreign",
-            "note",
+            "human" if is_like_ours else "note",
             f"{listed(several)} is none of ours and is left alone: {why}",
-            "nothing, if that is meant; retention does not take it",
+            f"if it was made by this package: COMMENT ON TABLE ... IS '{MARK}{table}'"
+            if is_like_ours
+            else "nothing, if that is meant; retention does not take it",
             several[0] if len(several) == 1 else None,
         )
 
