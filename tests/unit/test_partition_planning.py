@@ -109,6 +109,16 @@ def test_a_foreign_range_is_nobody_elses() -> None:
     assert not of_kind(result, "create")
 
 
+def test_partition_that_lost_its_mark_needs_somebody() -> None:
+    """As after a restore without comments: retention would stop, and nobody would know."""
+    bare = Foreign("logs_p202601", 1, "no mark", YEAR[0].lower, YEAR[0].upper)
+    other = replace(bare, name="of_2026")
+    for foreign, severity in ((bare, "human"), (other, "note")):
+        result = planned(table(YEAR[1:], foreign=(foreign,)))
+        (finding,) = [each for each in result.findings if each.code == "foreign"]
+        assert (finding.severity, "COMMENT ON" in finding.remedy) == (severity, foreign is bare)
+
+
 def test_a_part_of_this_month_that_is_old_already_is_not_made() -> None:
     """It would go with the next run."""
     foreign = Foreign("theirs", 7, "it has no mark", day("2026-12-05"), day("2026-12-08"))
