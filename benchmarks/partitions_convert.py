@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from auditlog.partitions.disabling import disable
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion.disabling import disable
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from benchmarks.database import Server

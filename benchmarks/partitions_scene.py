@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psycopg
-from auditlog.partitions.creating import create
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from auditlog.partitions.conversion import legacy
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion.enabling import enable
+from auditlog.partitions.conversion.scaffold import legacy
+from auditlog.partitions.creating import create
 from auditlog.partitions.model import Step
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span

@@ -233,8 +233,8 @@ def unread(conn: psycopg.Connection[Any], table: str) -> Iterator[None]:
 
 _KILLED = """
 import sys
-from auditlog.partitions.disabling import disable
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion.disabling import disable
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.session import maintenance
 
 def pause(stage, about):

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from auditlog.errors import PartitionError
-from auditlog.partitions.holding import ListedHold, listed, place, release
+from auditlog.partitions.retention.holding import ListedHold, listed, place, release
 from auditlog.partitions.session import maintenance
 from databases import Server
 from retiring_scene import OLDEST, cut, fill

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from auditlog.errors import PartitionError
-from auditlog.partitions.catalog import read
 from auditlog.partitions.model import Hold, Leaf, Plan, TableConfig, TableState
 from auditlog.partitions.planning import plan
+from auditlog.partitions.reading.catalog import read
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from databases import Server, as_role

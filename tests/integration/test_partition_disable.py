@@ -7,10 +7,10 @@ import pytest
 from psycopg import sql
 
 from auditlog.errors import PartitionError
-from auditlog.partitions import leftovers
-from auditlog.partitions.bounding import Range, bind
-from auditlog.partitions.disabling import disable
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion import leftovers
+from auditlog.partitions.conversion.bounding import Range, bind
+from auditlog.partitions.conversion.disabling import disable
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.tables import TABLES
@@ -281,7 +281,7 @@ def test_budget_of_locks_is_looked_at_before(
 ) -> None:
     """A transaction that runs out of them fails, and everybody else's with it."""
     enable(any_conn, "logs", "day", ahead=Span(days=9))
-    monkeypatch.setattr("auditlog.partitions.preflight._LOCK_BUDGET", "SELECT 100")
+    monkeypatch.setattr("auditlog.partitions.conversion.preflight._LOCK_BUDGET", "SELECT 100")
     report = disable(any_conn, "logs")
     assert report.result == "refused"
     assert "locks" in {one.code for one in report.findings if one.severity == "human"}
@@ -301,7 +301,7 @@ def test_reader_that_does_not_end_holds_up_the_move_only(
                 reader.execute("SELECT count(*) FROM logstore.logs")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("auditlog.partitions.disabling.TRIES", 1)
+            patch.setattr("auditlog.partitions.conversion.disabling.TRIES", 1)
             with pytest.raises(PartitionError, match="cannot be locked: process"):
                 disable(any_conn, "logs", on_step=hold)
         assert stored(any_dsn, OLD) == 1010

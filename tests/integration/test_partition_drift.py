@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.errors import PartitionError
 from auditlog.partitions.creating import create, repair
-from auditlog.partitions.drift import drift
+from auditlog.partitions.reading.drift import drift
 from auditlog.partitions.session import maintenance
 from databases import Server, as_role
 from monthly_scene import INSERT, MAY, dressing, methods, month_after, monthly_databases

@@ -6,12 +6,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from auditlog.partitions.catalog import read
-from auditlog.partitions.disabling import disable
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion.disabling import disable
+from auditlog.partitions.conversion.enabling import enable
+from auditlog.partitions.conversion.preflight import examine
 from auditlog.partitions.maintaining import maintain
 from auditlog.partitions.model import TableConfig
-from auditlog.partitions.preflight import examine
+from auditlog.partitions.reading.catalog import read
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.tables import LOGS

@@ -13,10 +13,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from auditlog.partitions import detaching, holding, locking
+from auditlog.partitions import locking
 from auditlog.partitions.applying import apply
-from auditlog.partitions.drift import drift
 from auditlog.partitions.maintaining import maintain, preview
+from auditlog.partitions.reading.drift import drift
+from auditlog.partitions.retention import detaching, holding
 from auditlog.partitions.session import maintenance
 from auditlog.postgres.migrate import migrate
 from databases import Server, as_role, postgres_program

@@ -14,11 +14,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from auditlog.cli.failures import Exit
 from auditlog.errors import PartitionError
-from auditlog.partitions import detaching, locking
-from auditlog.partitions.disabling import disable
-from auditlog.partitions.enabling import enable
+from auditlog.partitions import locking
+from auditlog.partitions.conversion.disabling import disable
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.maintaining import maintain, preview
 from auditlog.partitions.model import TableConfig
+from auditlog.partitions.retention import detaching
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.status import status
@@ -247,7 +248,7 @@ def test_table_of_too_many_partitions_is_not_turned_back(
     assert REMEDY in refused.stdout
     # Even where the look beforehand is too hopeful, all of it is done or nothing.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("auditlog.partitions.preflight._LOCK_BUDGET", "SELECT 1000000")
+        patch.setattr("auditlog.partitions.conversion.preflight._LOCK_BUDGET", "SELECT 1000000")
         before = attached_to(dsn)
         failed = auditlog("partitions", "disable", "logs", dsn=dsn)
         assert failed.returncode == Exit.NOT_WELL

@@ -13,13 +13,13 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from auditlog import AuditLog
-from auditlog.partitions import holding
 from auditlog.partitions.archive import restore, verify
 from auditlog.partitions.archive.finding import found
-from auditlog.partitions.disabling import disable
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion.disabling import disable
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.maintaining import maintain, preview
 from auditlog.partitions.model import TableReport
+from auditlog.partitions.retention import holding
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.status import status

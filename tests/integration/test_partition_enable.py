@@ -8,12 +8,12 @@ import pytest
 from psycopg import sql
 
 from auditlog.errors import PartitionError
-from auditlog.partitions import leftovers
-from auditlog.partitions.bounding import Range, bind
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion import leftovers
+from auditlog.partitions.conversion.bounding import Range, bind
+from auditlog.partitions.conversion.enabling import enable
+from auditlog.partitions.conversion.preflight import MARGIN, end_of_legacy, examine
 from auditlog.partitions.maintaining import maintain, preview
 from auditlog.partitions.model import TableConfig
-from auditlog.partitions.preflight import MARGIN, end_of_legacy, examine
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.status import partitioned

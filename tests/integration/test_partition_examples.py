@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from auditlog.cli.failures import Exit
-from auditlog.partitions.config import load
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.configuration.config import load
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from commands import CommandLine

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from auditlog.errors import PartitionError
 from auditlog.partitions.creating import create
-from auditlog.partitions.drift import drift
+from auditlog.partitions.reading.drift import drift
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import MARK, name, window
 from auditlog.tables import LOGS

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 
 from auditlog.errors import PartitionError
-from auditlog.partitions import leftovers
-from auditlog.partitions.bounding import Range, bind
-from auditlog.partitions.enabling import enable
-from auditlog.partitions.healing import heal
+from auditlog.partitions.conversion import leftovers
+from auditlog.partitions.conversion.bounding import Range, bind
+from auditlog.partitions.conversion.enabling import enable
+from auditlog.partitions.conversion.healing import heal
 from auditlog.partitions.identity import RefusedError
 from auditlog.partitions.model import Operation
 from auditlog.partitions.session import maintenance

@@ -15,10 +15,10 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from auditlog.partitions import deleting, detaching
 from auditlog.partitions.applying import apply
 from auditlog.partitions.maintaining import maintain
 from auditlog.partitions.model import Operation, OperationKind, Outcome, TableConfig
+from auditlog.partitions.retention import deleting, detaching
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from databases import Server

@@ -11,11 +11,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from auditlog.partitions import detaching, locking
+from auditlog.partitions import locking
 from auditlog.partitions.applying import apply
-from auditlog.partitions.catalog import read
 from auditlog.partitions.model import Operation, OperationKind, Outcome
 from auditlog.partitions.planning import plan
+from auditlog.partitions.reading.catalog import read
+from auditlog.partitions.retention import detaching
 from auditlog.partitions.session import maintenance
 from databases import Server
 from retiring_scene import (

@@ -10,9 +10,9 @@ from psycopg import sql
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import maintaining
-from auditlog.partitions.holding import place, release
 from auditlog.partitions.maintaining import maintain, preview
 from auditlog.partitions.model import Operation, Outcome, TableConfig, TableReport, TableState
+from auditlog.partitions.retention.holding import place, release
 from auditlog.partitions.session import maintenance, only_run
 from auditlog.partitions.spans import Span
 from databases import Server, as_role

@@ -9,11 +9,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from auditlog.partitions import deleting, detaching, locking, retiring
+from auditlog.partitions import locking
 from auditlog.partitions.applying import apply
 from auditlog.partitions.archive import verify
-from auditlog.partitions.holding import place, release
 from auditlog.partitions.model import OperationKind, Outcome
+from auditlog.partitions.retention import deleting, detaching, retiring
+from auditlog.partitions.retention.holding import place, release
 from auditlog.partitions.session import maintenance
 from databases import Server, as_role
 from retiring_scene import (

@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from auditlog.partitions.creating import create
-from auditlog.partitions.drift import drift
+from auditlog.partitions.reading.drift import drift
 from auditlog.postgres.migrate import migrate
 from databases import Server, as_role, postgres_program
 from monthly_scene import INSERT, MAY, comment, dressing, monthly_databases

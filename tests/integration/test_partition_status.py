@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from auditlog.partitions import holding, planning
-from auditlog.partitions.config import load
-from auditlog.partitions.enabling import enable
+from auditlog.partitions import planning
+from auditlog.partitions.configuration.config import load
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.maintaining import maintain
 from auditlog.partitions.planning import LOCKS, WAITS_FOR
+from auditlog.partitions.retention import holding
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.status import TableStatus, gaps, partitioned, status
 from trail import execute

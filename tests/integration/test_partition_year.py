@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from auditlog.partitions.enabling import enable
-from auditlog.partitions.holding import place, release
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.model import Operation, TableConfig, TableReport
+from auditlog.partitions.retention.holding import place, release
 from auditlog.partitions.spans import Span
 from partition_scene import (
     NO_FAKETIME,

@@ -21,7 +21,7 @@ from psycopg import sql
 from test_cli import UNREACHABLE
 
 from auditlog.cli.failures import Exit
-from auditlog.partitions.enabling import enable
+from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.planning import LOCKS, WAITS_FOR
 from auditlog.partitions.session import maintenance, only_run
 from auditlog.partitions.spans import Span

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from auditlog.partitions.bounds import Bounds, parse
+from auditlog.partitions.reading.bounds import Bounds, parse
 
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 JANUARY = datetime(2027, 1, 1, tzinfo=UTC)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from auditlog.errors import SettingsError
-from auditlog.partitions.config import load
+from auditlog.partitions.configuration.config import load
+from auditlog.partitions.configuration.sizes import parse, shown
 from auditlog.partitions.model import TableConfig
-from auditlog.partitions.sizes import parse, shown
 from auditlog.partitions.spans import Span
 from auditlog.tables import TABLES
 

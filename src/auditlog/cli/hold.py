@@ -16,9 +16,9 @@ from auditlog.cli.partitions_report import moment as written
 from auditlog.cli.partitions_report import span
 from auditlog.cli.reconcile import moment
 from auditlog.cli.rows import plain_table
-from auditlog.partitions import holding
-from auditlog.partitions.holding import ListedHold
 from auditlog.partitions.model import Hold
+from auditlog.partitions.retention import holding
+from auditlog.partitions.retention.holding import ListedHold
 from auditlog.partitions.session import maintenance
 
 Reason: TypeAlias = Annotated[

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from auditlog.errors import SettingsError
-from auditlog.partitions.config import load
+from auditlog.partitions.configuration.config import load
 from auditlog.partitions.model import TableConfig
 from auditlog.partitions.status import partitioned
 from auditlog.postgres.causes import connect

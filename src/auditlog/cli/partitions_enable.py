@@ -16,10 +16,10 @@ from auditlog.cli.partition_options import NAMES, known
 from auditlog.cli.partitions_report import lines_of_findings, moment
 from auditlog.errors import PartitionError
 from auditlog.partitions.applying import why
-from auditlog.partitions.disabling import disable as disable_table
-from auditlog.partitions.enabling import enable as enable_table
+from auditlog.partitions.conversion.disabling import disable as disable_table
+from auditlog.partitions.conversion.enabling import enable as enable_table
+from auditlog.partitions.conversion.preflight import examine, examine_back
 from auditlog.partitions.model import Finding, Step
-from auditlog.partitions.preflight import examine, examine_back
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.spans import parse as parse_span

@@ -16,7 +16,7 @@ from auditlog.cli.partitions_report import (
     span,
 )
 from auditlog.cli.rows import plain_table
-from auditlog.partitions import sizes
+from auditlog.partitions.configuration import sizes
 from auditlog.partitions.model import Hold, Leaf, TableState
 from auditlog.partitions.status import TableStatus, gaps
 

@@ -15,14 +15,14 @@ from psycopg import Connection, errors, sql
 from auditlog.errors import AuditLogError
 from auditlog.partitions import locking
 from auditlog.partitions.archive import archive as _to_archive
+from auditlog.partitions.conversion.healing import heal
 from auditlog.partitions.creating import create, repair
-from auditlog.partitions.deleting import delete
-from auditlog.partitions.detaching import detach, finalize
-from auditlog.partitions.healing import heal
 from auditlog.partitions.identity import RefusedError, require_same
 from auditlog.partitions.locking import NOT_HAD, WaitingError, persistently
 from auditlog.partitions.model import Operation, OperationKind, Outcome, TableConfig
-from auditlog.partitions.retiring import Archiver, OnProgress, archive, attach, drop
+from auditlog.partitions.retention.deleting import delete
+from auditlog.partitions.retention.detaching import detach, finalize
+from auditlog.partitions.retention.retiring import Archiver, OnProgress, archive, attach, drop
 from auditlog.partitions.session import scalar
 from auditlog.postgres.causes import explain
 from auditlog.reporting import describe

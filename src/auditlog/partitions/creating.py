@@ -12,11 +12,11 @@ from typing import Any
 from psycopg import Connection, errors, sql
 
 from auditlog.errors import PartitionError
-from auditlog.partitions.conversion import index_name, oid_of
-from auditlog.partitions.drift import INDEX, PRIMARY_KEY, drift
 from auditlog.partitions.locking import limit
 from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.lookups import rows
+from auditlog.partitions.naming import index_name, oid_of
+from auditlog.partitions.reading.drift import INDEX, PRIMARY_KEY, drift
 from auditlog.partitions.session import scalar
 from auditlog.postgres.causes import explain
 

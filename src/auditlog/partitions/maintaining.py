@@ -17,11 +17,11 @@ from auditlog.errors import PartitionError
 from auditlog.partitions import locking
 from auditlog.partitions.applying import apply, in_words, silent, why
 from auditlog.partitions.archive import archive
-from auditlog.partitions.catalog import read
-from auditlog.partitions.leftovers import clear, find
+from auditlog.partitions.conversion.leftovers import clear, find
 from auditlog.partitions.model import Operation, Outcome, Plan, TableConfig, TableReport
 from auditlog.partitions.planning import plan
-from auditlog.partitions.retiring import Archiver, OnProgress
+from auditlog.partitions.reading.catalog import read
+from auditlog.partitions.retention.retiring import Archiver, OnProgress
 from auditlog.partitions.session import maintenance, only_run
 from auditlog.partitions.statements import statement
 from auditlog.postgres.causes import explain

@@ -15,7 +15,6 @@ from psycopg.rows import scalar_row
 
 from auditlog.errors import PartitionError
 from auditlog.partitions.applying import why
-from auditlog.partitions.catalog import read
 from auditlog.partitions.model import (
     Finding,
     Foreign,
@@ -28,6 +27,7 @@ from auditlog.partitions.model import (
 from auditlog.partitions.planning import DEFAULT_AHEAD, plan
 from auditlog.partitions.planning.ranges import as_range
 from auditlog.partitions.planning.ranges import gaps as ranges_between
+from auditlog.partitions.reading.catalog import read
 from auditlog.partitions.session import maintenance
 from auditlog.partitions.spans import Span
 from auditlog.partitions.statements import statement

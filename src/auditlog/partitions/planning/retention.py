@@ -6,11 +6,11 @@ the one that takes rows, never the last, none that a hold is on, and only so man
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from auditlog.partitions.configuration.sizes import shown as in_bytes
 from auditlog.partitions.model import Finding, Leaf, Operation, OperationKind, TableConfig
 from auditlog.partitions.planning.holds import Kept
 from auditlog.partitions.planning.situation import Part, Situation
 from auditlog.partitions.planning.wording import listed, shown
-from auditlog.partitions.sizes import shown as in_bytes
 
 
 def retire(situation: Situation, begun: int) -> Part:

@@ -14,14 +14,14 @@ from psycopg import Connection
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from auditlog.errors import PartitionError
-from auditlog.partitions import contents
-from auditlog.partitions.attached import sort
-from auditlog.partitions.drift import drift
 from auditlog.partitions.locking import blockers
 from auditlog.partitions.lookups import rows
-from auditlog.partitions.managers import find_manager
 from auditlog.partitions.model import Default, Leaf, Retirement, TableConfig, TableState
-from auditlog.partitions.recorded import read_recorded
+from auditlog.partitions.reading import contents
+from auditlog.partitions.reading.attached import sort
+from auditlog.partitions.reading.drift import drift
+from auditlog.partitions.reading.managers import find_manager
+from auditlog.partitions.reading.recorded import read_recorded
 from auditlog.partitions.windows import MARK
 
 _KEY = "RANGE (log_date)"
@@ -62,7 +62,7 @@ def _state(conn: Connection[Any], name: str) -> tuple[TableState, list[dict[str,
     oid, key = table["oid"], table.pop("key")
     recorded = read_recorded(conn, name, oid)
     unread = recorded.unread
-    children = rows(conn, "catalog_children", oid=oid, mark=f"{MARK}{name}")
+    children = rows(conn, "reading/children", oid=oid, mark=f"{MARK}{name}")
     sizes = _sizes(conn, [oid, *(child["oid"] for child in children)], unread)
     attached = sort(children, sizes, drift(conn, name))
     orphans = _orphans(conn, name, recorded.retirements)
@@ -75,7 +75,7 @@ def _state(conn: Connection[Any], name: str) -> tuple[TableState, list[dict[str,
         default=attached.default,
         retirements=(*recorded.retirements, *orphans),
         taken_names={
-            row["name"]: row["kind"] for row in rows(conn, "catalog_names", table=name, oid=oid)
+            row["name"]: row["kind"] for row in rows(conn, "reading/names", table=name, oid=oid)
         },
         holds=recorded.holds,
         retired_until=recorded.retired_until,
@@ -89,7 +89,7 @@ def _state(conn: Connection[Any], name: str) -> tuple[TableState, list[dict[str,
 
 
 def _table(conn: Connection[Any], name: str) -> dict[str, Any]:
-    found = rows(conn, "catalog_table", table=name)
+    found = rows(conn, "reading/table", table=name)
     if not found:
         raise PartitionError(f"there is no table logstore.{name}: run auditlog migrate first")
     return {"table": name, **found[0]}
@@ -105,7 +105,7 @@ def _sizes(conn: Connection[Any], oids: Sequence[int], unread: dict[str, str]) -
     """Return the bytes of tables with all that belongs to them; none while one is locked."""
     try:
         with conn.transaction():
-            return {row["oid"]: row["bytes"] for row in rows(conn, "catalog_sizes", oids=oids)}
+            return {row["oid"]: row["bytes"] for row in rows(conn, "reading/sizes", oids=oids)}
     except (LockNotAvailable, QueryCanceled):
         unread["sizes"] = _LOCKED
         return {}
@@ -115,7 +115,7 @@ def _orphans(
     conn: Connection[Any], table: str, known: Sequence[Retirement]
 ) -> Iterator[Retirement]:
     entered = {retirement.oid for retirement in known}
-    for row in rows(conn, "catalog_orphans", mark=f"{MARK}{table}"):
+    for row in rows(conn, "reading/orphans", mark=f"{MARK}{table}"):
         if row["oid"] not in entered:
             yield Retirement(
                 retirement_id=None,

@@ -29,7 +29,7 @@ def find_manager(conn: Connection[Any], table: str, oid: int, unread: dict[str, 
 
     Where that may not be read, it is added to `unread`.
     """
-    for place in rows(conn, "catalog_managers"):
+    for place in rows(conn, "reading/managers"):
         why, query = _TABLE[place["name"]]
         if not place["may_read"]:
             unread[f"{place['schema']}.{place['name']}"] = _grant(place)

@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import Connection, sql
 
 from auditlog.partitions import evidence
-from auditlog.partitions.bounding import (
+from auditlog.partitions.conversion.bounding import (
     LOCK_TIMEOUT_S,
     Range,
     bind,
@@ -22,11 +22,12 @@ from auditlog.partitions.bounding import (
     unbind,
     undone_on_error,
 )
-from auditlog.partitions.conversion import dressed, execute, oid_of
+from auditlog.partitions.conversion.scaffold import dressed, execute
 from auditlog.partitions.identity import RefusedError
 from auditlog.partitions.locking import default_of, persistently
 from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.model import Operation
+from auditlog.partitions.naming import oid_of
 from auditlog.partitions.session import scalar
 from auditlog.partitions.windows import name as name_of
 from auditlog.sink.database.ledger import LOCK_LEDGER

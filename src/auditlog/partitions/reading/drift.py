@@ -16,4 +16,4 @@ def drift(conn: Connection[Any], table: str) -> dict[int, tuple[str, ...]]:
 
     In words: `owner`, `grants` (too many), `guard`, `row security`, `primary key`, `index NAME`.
     """
-    return {row["oid"]: tuple(row["lacks"]) for row in rows(conn, "drift", table=table)}
+    return {row["oid"]: tuple(row["lacks"]) for row in rows(conn, "reading/drift", table=table)}

@@ -6,10 +6,9 @@ from typing import Any, Protocol
 
 from psycopg import Connection, sql
 
-from auditlog.partitions import evidence, locking, retirements
+from auditlog.partitions import evidence, locking
 from auditlog.partitions.archive import Archived, fingerprint, verify
 from auditlog.partitions.archive.raw import Format
-from auditlog.partitions.detaching import count, described, settle
 from auditlog.partitions.identity import (
     RefusedError,
     identify,
@@ -18,6 +17,8 @@ from auditlog.partitions.identity import (
     require_same,
 )
 from auditlog.partitions.model import Operation, Outcome, TableConfig
+from auditlog.partitions.retention import retirements
+from auditlog.partitions.retention.detaching import count, described, settle
 from auditlog.partitions.session import scalar
 
 OnProgress = Callable[[int, int | None], None]

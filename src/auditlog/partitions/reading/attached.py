@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from auditlog.partitions.bounds import Bounds, parse
 from auditlog.partitions.model import Default, Foreign, Leaf
+from auditlog.partitions.reading.bounds import Bounds, parse
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from psycopg import Connection, sql
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import evidence
-from auditlog.partitions.bounding import (
+from auditlog.partitions.conversion.bounding import (
     Range,
     bind,
     bound_of,
@@ -29,27 +29,26 @@ from auditlog.partitions.bounding import (
     prove,
     undone_on_error,
 )
-from auditlog.partitions.conversion import (
+from auditlog.partitions.conversion.leftovers import clear
+from auditlog.partitions.conversion.preflight import AHEAD, MARGIN, end_of_legacy, examine
+from auditlog.partitions.conversion.scaffold import (
     SCAFFOLD_MARK,
     OnStage,
     asked,
     dependents,
     dressed,
     execute,
-    index_name,
     indexes_of,
     legacy,
-    oid_of,
     renamed,
     scaffold,
     swap,
     traits,
 )
 from auditlog.partitions.creating import create
-from auditlog.partitions.leftovers import clear
 from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.model import Finding, Step
-from auditlog.partitions.preflight import AHEAD, MARGIN, end_of_legacy, examine
+from auditlog.partitions.naming import index_name, oid_of
 from auditlog.partitions.session import only_run, scalar
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import MARK, name, window, windows

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection, sql
 
-from auditlog.partitions import evidence, locking, retirements
-from auditlog.partitions.detaching import described
+from auditlog.partitions import evidence, locking
 from auditlog.partitions.identity import RefusedError, require_attached
 from auditlog.partitions.model import Operation, Outcome, TableConfig
+from auditlog.partitions.retention import retirements
+from auditlog.partitions.retention.detaching import described
 from auditlog.partitions.session import unfiltered
 
 BATCH_ROWS = 5_000

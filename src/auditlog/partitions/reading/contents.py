@@ -29,7 +29,7 @@ def with_extent(conn: Connection[Any], default: Default) -> Default:
     try:
         with conn.transaction():
             conn.execute(f"SET LOCAL statement_timeout = '{_EXTENT_TIMEOUT}'".encode())
-            found = conn.execute(_query("catalog_extent").format(partition=partition)).fetchone()
+            found = conn.execute(_query("reading/extent").format(partition=partition)).fetchone()
     except QueryCanceled:
         limited = sql.SQL("SELECT count(*) FROM (SELECT FROM ONLY {} LIMIT {}) AS some")
         counted = conn.execute(limited.format(partition, _COUNTED)).fetchone()
@@ -61,7 +61,7 @@ def tenants_present(
 
 def _those_in(conn: Connection[Any], leaf: Leaf, cutoffs: dict[str, datetime]) -> frozenset[str]:
     # All of it in the text: beside parameters, a name with a % in it would be taken for one.
-    query = _query("catalog_tenants").format(
+    query = _query("reading/tenants").format(
         partition=sql.Identifier("logstore", leaf.name),
         tenants=list(cutoffs),
         cutoffs=list(cutoffs.values()),

@@ -21,7 +21,10 @@ from psycopg import Connection, sql
 
 from auditlog.errors import PartitionError
 from auditlog.partitions import evidence
-from auditlog.partitions.conversion import (
+from auditlog.partitions.conversion.leftovers import clear, find, parts_of
+from auditlog.partitions.conversion.members import Member, members_of
+from auditlog.partitions.conversion.preflight import examine_back
+from auditlog.partitions.conversion.scaffold import (
     LOCK_TIMEOUT_S,
     SCAFFOLD_MARK,
     TRIES,
@@ -29,22 +32,18 @@ from auditlog.partitions.conversion import (
     dependents,
     dressed,
     execute,
-    index_name,
     indexes_of,
-    oid_of,
     renamed,
     scaffold,
     swap,
     traits,
     vouched,
 )
-from auditlog.partitions.leftovers import clear, find, parts_of
 from auditlog.partitions.locking import NOT_HAD, blockers, named, persistently
 from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.lookups import rows
-from auditlog.partitions.members import Member, members_of
 from auditlog.partitions.model import Finding
-from auditlog.partitions.preflight import examine_back
+from auditlog.partitions.naming import index_name, oid_of
 from auditlog.partitions.session import only_run, scalar
 
 _FROM_PARENT = (
@@ -168,7 +167,9 @@ class _Disabling:
             yield renamed(index.name, index_name(index.name, table, other))
         yield _DETACH.format(qualified(other), qualified(plain.name))
         yield _RENAME.format(qualified(plain.name), sql.Identifier(table))
-        restored = rows(self._conn, "restored", table=oid, partition=plain.oid, called=table)
+        restored = rows(
+            self._conn, "conversion/restored", table=oid, partition=plain.oid, called=table
+        )
         yield from (vouched(row["statement"]) for row in restored)
         had = traits(self._conn, plain.oid, table, _FROM_PARENT)
         yield from (one for one in traits(self._conn, oid, table, _FROM_PARENT) if one not in had)

@@ -11,7 +11,6 @@ Each step finds by these names, and by the comment, what an earlier run that was
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from psycopg import Connection, sql
@@ -37,8 +36,6 @@ LOCK_TIMEOUT_S = 1.5
 """Longer than deadlock_timeout, 1 s, or autovacuum is never cancelled (2026-11-28)."""
 TRIES = 20
 """Some 40 s: who converts a table can wait that long; writers wait for one turn at a time."""
-_MAX_NAME = 63
-_DIGEST = 8
 
 T = TypeVar("T")
 
@@ -81,17 +78,6 @@ def legacy(table: str) -> str:
     return f"{table}_legacy"
 
 
-def index_name(name: str, table: str, other: str) -> str:
-    """Return what an index of a table is called where it is another table's."""
-    prefix = f"{table}_"
-    moved = f"{other}_{name.removeprefix(prefix)}"
-    if len(moved.encode()) <= _MAX_NAME:
-        return moved
-    digest = sha256(moved.encode()).hexdigest()[:_DIGEST]
-    head = moved.encode()[: _MAX_NAME - _DIGEST - 1].decode(errors="ignore")
-    return f"{head}_{digest}"
-
-
 def renamed(index: str, name: str) -> sql.Composable:
     """Return the statement that gives an index, and its constraint, another name."""
     return sql.SQL("ALTER INDEX {} RENAME TO {}").format(qualified(index), sql.Identifier(name))
@@ -100,13 +86,13 @@ def renamed(index: str, name: str) -> sql.Composable:
 def indexes_of(conn: Connection[Any], oid: int) -> list[Index]:
     """Return a table's indexes."""
     with conn.cursor(row_factory=class_row(Index)) as cursor:
-        return cursor.execute(statement("indexes"), {"table": oid}).fetchall()
+        return cursor.execute(statement("conversion/indexes"), {"table": oid}).fetchall()
 
 
 def dependents(conn: Connection[Any], oid: int, table: str, other: str) -> Dependents:
     """Return what refers to a table by its identity, which will be called otherwise."""
     names = {"called": f"logstore.{table}", "other": f"logstore.{other}"}
-    found = rows(conn, "dependents", table=oid, **names)
+    found = rows(conn, "conversion/dependents", table=oid, **names)
     return Dependents(
         *(
             tuple(vouched(row["statement"]) for row in found if row["kind"] == wanted)
@@ -125,17 +111,6 @@ def asked(conn: Connection[Any], query: str, *parameters: object) -> tuple[Any, 
     """Return the first row of a query, if there is one."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(query.encode(), parameters).fetchone()
-
-
-def oid_of(conn: Connection[Any], name: str) -> int | None:
-    """Return the identity of a table of the schema."""
-    found = asked(
-        conn,
-        "SELECT oid FROM pg_catalog.pg_class WHERE relname = %s"
-        " AND relnamespace = 'logstore'::regnamespace AND relkind IN ('r', 'p')",
-        name,
-    )
-    return found[0] if found else None
 
 
 def swap(conn: Connection[Any], table: str, deed: Callable[[], T]) -> T:
@@ -162,7 +137,7 @@ def traits(
 ) -> list[sql.Composable]:
     """Return the statements that give a table what another one has of some kinds."""
     wanted = set(kinds)
-    found = rows(conn, "traits", source=source, target=f"logstore.{target}")
+    found = rows(conn, "conversion/traits", source=source, target=f"logstore.{target}")
     return [vouched(row["statement"]) for row in found if row["kind"] in wanted]
 
 

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 from psycopg import Connection, sql
 from psycopg.rows import tuple_row
 
-from auditlog.partitions.bounding import bound_name
-from auditlog.partitions.conversion import SCAFFOLD_MARK, asked, legacy, oid_of, scaffold
+from auditlog.partitions.conversion.bounding import bound_name
+from auditlog.partitions.conversion.members import members_of
+from auditlog.partitions.conversion.obstacles import finding
+from auditlog.partitions.conversion.scaffold import SCAFFOLD_MARK, asked, legacy, scaffold
 from auditlog.partitions.lookups import rows
-from auditlog.partitions.managers import find_manager
-from auditlog.partitions.members import members_of
 from auditlog.partitions.model import Finding, Step
-from auditlog.partitions.obstacles import finding
+from auditlog.partitions.naming import oid_of
+from auditlog.partitions.reading.managers import find_manager
 from auditlog.partitions.session import scalar
 from auditlog.partitions.spans import Span
 from auditlog.partitions.windows import name as name_of
@@ -129,7 +130,7 @@ def _obstacles(conn: Connection[Any], table: str, oid: int) -> Iterator[tuple[st
     (described,) = (one for one in TABLES if one.name == table)
     found = rows(
         conn,
-        "obstacles",
+        "conversion/obstacles",
         table=oid,
         columns=list(described.column_names),
         indexes=[index.name for index in described.indexes],

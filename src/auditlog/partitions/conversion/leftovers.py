@@ -9,17 +9,12 @@ from typing import Any
 from psycopg import Connection, sql
 
 from auditlog.errors import PartitionError
-from auditlog.partitions.bounding import bound_of, unbind
-from auditlog.partitions.conversion import (
-    SCAFFOLD_MARK,
-    execute,
-    oid_of,
-    scaffold,
-    swap,
-)
+from auditlog.partitions.conversion.bounding import bound_of, unbind
+from auditlog.partitions.conversion.scaffold import SCAFFOLD_MARK, execute, scaffold, swap
 from auditlog.partitions.locking import default_of
 from auditlog.partitions.locking import table as qualified
 from auditlog.partitions.model import Finding
+from auditlog.partitions.naming import oid_of
 from auditlog.partitions.session import scalar
 
 _PARTS = """

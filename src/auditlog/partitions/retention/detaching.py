@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from auditlog.partitions import evidence, locking, retirements
+from auditlog.partitions import evidence, locking
 from auditlog.partitions.identity import require_attached, require_detached, require_same
 from auditlog.partitions.model import Operation, Outcome, TableConfig
+from auditlog.partitions.retention import retirements
 from auditlog.partitions.session import unfiltered
 from auditlog.partitions.statements import statement
 
@@ -172,7 +173,7 @@ def _detach(operation: Operation, how: str = "") -> sql.Composed:
 
 
 def _revoke(conn: Connection[Any], operation: Operation) -> None:
-    for (grantee,) in conn.execute(statement("grantees"), [operation.oid]).fetchall():
+    for (grantee,) in conn.execute(statement("retention/grantees"), [operation.oid]).fetchall():
         conn.execute(
             sql.SQL("REVOKE ALL ON {} FROM {} CASCADE").format(
                 locking.table(operation.partition),

@@ -44,7 +44,7 @@ def read_recorded(conn: Connection[Any], table: str, oid: int) -> Recorded:
     if PARTITIONING.name not in unread:
         recorded = _with_partitioning(conn, table, recorded)
     if HOLDS.name not in unread:
-        holds = tuple(Hold(**row) for row in rows(conn, "catalog_holds", table=table))
+        holds = tuple(Hold(**row) for row in rows(conn, "reading/holds", table=table))
         recorded = replace(recorded, holds=holds)
     if RETIREMENTS.name not in unread:
         recorded = _with_retirements(conn, table, oid, recorded)
@@ -52,7 +52,7 @@ def read_recorded(conn: Connection[Any], table: str, oid: int) -> Recorded:
 
 
 def _unread(conn: Connection[Any]) -> dict[str, str]:
-    found = rows(conn, "catalog_rights", names=list(_NAMES))
+    found = rows(conn, "reading/rights", names=list(_NAMES))
     if missing := [row["name"] for row in found if not row["is_there"]]:
         raise PartitionError(f"logstore.{missing[0]} is missing: run auditlog migrate first")
     closed = [row["name"] for row in found if not row["may_read"]]
@@ -65,13 +65,13 @@ def _unread(conn: Connection[Any]) -> dict[str, str]:
 
 
 def _with_partitioning(conn: Connection[Any], table: str, recorded: Recorded) -> Recorded:
-    for row in rows(conn, "catalog_partitioning", table=table):
+    for row in rows(conn, "reading/partitioning", table=table):
         ahead = Span(months=row["months"], days=row["days"])
         return replace(recorded, step=row["step"], ahead=ahead, maintained_at=row["maintained_at"])
     return recorded
 
 
 def _with_retirements(conn: Connection[Any], table: str, oid: int, recorded: Recorded) -> Recorded:
-    found = rows(conn, "catalog_retirements", table=table, oid=oid)
-    (retired,) = rows(conn, "catalog_retired", table=table)
+    found = rows(conn, "reading/retirements", table=table, oid=oid)
+    (retired,) = rows(conn, "reading/retired", table=table)
     return replace(recorded, retirements=tuple(Retirement(**row) for row in found), **retired)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, get_args
 
 from auditlog.capture.policy.rules import did_you_mean
 from auditlog.errors import SettingsError
-from auditlog.partitions import sizes, spans
-from auditlog.partitions.lines import Lines
+from auditlog.partitions import spans
+from auditlog.partitions.configuration import sizes
+from auditlog.partitions.configuration.lines import Lines
 from auditlog.partitions.model import ArchiveFormat, Step, TableConfig
 from auditlog.partitions.spans import Span
 from auditlog.tables import TABLES

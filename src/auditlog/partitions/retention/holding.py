@@ -87,7 +87,7 @@ def place(
     }
 
     def deed() -> None:
-        conn.execute(statement("hold_placed"), parameters)
+        conn.execute(statement("retention/hold_placed"), parameters)
         _record(conn, "placed", hold, hold.reason, by)
 
     persistently(conn, deed, timeout_s=_LOCK_TIMEOUT_S)
@@ -114,7 +114,7 @@ def release(
 
     def deed() -> ListedHold:
         with conn.cursor(row_factory=class_row(ListedHold)) as cursor:
-            released = cursor.execute(statement("hold_released"), parameters).fetchone()
+            released = cursor.execute(statement("retention/hold_released"), parameters).fetchone()
         if released is None:
             raise PartitionError(f"no hold {hold_id} is in force: {_REMEDY}")
         _record(conn, "released", released, reason.strip(), by)
@@ -130,7 +130,7 @@ def listed(conn: Connection[Any], *, released: bool = False) -> list[ListedHold]
         psycopg.Error: they cannot be read.
     """
     with conn.cursor(row_factory=class_row(ListedHold)) as cursor:
-        return cursor.execute(statement("holds"), {"released": released}).fetchall()
+        return cursor.execute(statement("retention/holds"), {"released": released}).fetchall()
 
 
 def _record(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from psycopg import Connection, Error, errors, sql
 
 from auditlog.errors import PartitionError
-from auditlog.partitions.conversion import asked, execute
+from auditlog.partitions.conversion.scaffold import asked, execute
 from auditlog.partitions.locking import persistently
 from auditlog.partitions.locking import table as qualified
 

@@ -30,4 +30,6 @@ class Member:
 def members_of(conn: Connection[Any], oid: int) -> list[Member]:
     """Return what is attached to a table, the largest first."""
     with conn.cursor(row_factory=class_row(Member)) as cursor:
-        return cursor.execute(statement("members"), {"table": oid, "mark": MARK}).fetchall()
+        return cursor.execute(
+            statement("conversion/members"), {"table": oid, "mark": MARK}
+        ).fetchall()

@@ -40,7 +40,9 @@ class Entry:
 def opened(conn: Connection[Any], operation: Operation) -> Entry | None:
     """Return and lock the entry of the operation's partition, and tenant, that is not over."""
     with conn.cursor(row_factory=class_row(Entry)) as cursor:
-        return cursor.execute(statement("retirement_open"), names_of(operation)).fetchone()
+        return cursor.execute(
+            statement("retention/retirement_open"), names_of(operation)
+        ).fetchone()
 
 
 def required(conn: Connection[Any], operation: Operation, *states: str) -> Entry:
@@ -81,7 +83,7 @@ def begin(
         move(conn, entry.retirement_id, "deleted" if state == "deleting" else "attached")
     retirement_id = str(uuid_utils.uuid7())
     entered = {"retirement_id": retirement_id, "state": state, "version": package_version()}
-    conn.execute(statement("retirement_begun"), {**names_of(operation), **entered})
+    conn.execute(statement("retention/retirement_begun"), {**names_of(operation), **entered})
     return retirement_id
 
 
@@ -114,7 +116,7 @@ def refuse_if_held(conn: Connection[Any], operation: Operation, *, until: object
     """
     parameters = {**names_of(operation), "until": until or operation.upper}
     with unfiltered(conn):
-        found = conn.execute(statement("held"), parameters).fetchone()
+        found = conn.execute(statement("retention/held"), parameters).fetchone()
     if found is not None:
         raise RefusedError(f"hold {found[0]} covers rows of {operation.partition}")
 

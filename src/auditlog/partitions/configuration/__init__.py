@@ -1,0 +1,1 @@
+"""A file and flags → what is wanted of each table."""

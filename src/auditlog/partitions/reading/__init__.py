@@ -1,0 +1,1 @@
+"""The catalog of the database → the state of one table; nothing is locked, nothing is changed."""
