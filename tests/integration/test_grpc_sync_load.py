@@ -181,7 +181,8 @@ def test_finished_rpcs_leave_nothing_behind() -> None:
         memory.wait_for(4)
         gc.collect()
         # Other tests in this process may have left some that their servers still hold.
-        before = {id(each) for each in exchanges()}
+        others = exchanges()
+        before = {id(each) for each in others}
         gc.disable()
         try:
             rpcs()
