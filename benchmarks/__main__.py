@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> None:
         source = report.source(servers.version, said, quick=chosen.quick, load_before=load_before)
     print(source)
     if chosen.write:
-        report.write(PAGE, "\n".join([source, "", *(table.markdown() for table in tables)]))
+        report.write(PAGE, tables, source)
         print(f"written to {PAGE}", file=sys.stderr)
 
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
 _VERDICTS = {True: "yes", False: "no", None: "unclear"}
 CPU_INFO = Path("/proc/cpuinfo")
+_TITLE = "### "
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Table:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:-2])]
         lines.insert(1, (*rule, "-" * widths[-2], "-" * widths[-1]))
-        text = [f"### {self.title}", "", *(_line(cells, widths) for cells in lines), ""]
+        text = [f"{_TITLE}{self.title}", "", *(_line(cells, widths) for cells in lines), ""]
         return "\n".join(text + [f"- {note}" for note in self.notes] + [""] * bool(self.notes))
 
 
@@ -72,18 +74,22 @@ def versions(*distributions: str) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in distributions)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the markers of a file.
+def write(path: Path, tables: Sequence[Table], said: str) -> None:
+    """Put tables between the markers of a file, each with its source; others stay as they are.
 
     Raises:
         ValueError: the file has no such markers.
     """
     page = path.read_text("utf-8")
     before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    kept, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{path} must hold {BEGIN!r} and after it {END!r}")
-    path.write_text(f"{before}{begin}\n{text.rstrip()}\n{end}{after}", "utf-8")
+    sections = {part.partition("\n")[0]: part.strip() for part in kept.split(_TITLE)[1:]}
+    for table in tables:
+        sections[table.title] = f"{table.markdown().strip()}\n\n{said}".removeprefix(_TITLE)
+    text = "\n\n".join(f"{_TITLE}{section}" for section in sections.values())
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -154,12 +154,17 @@ def test_a_bound_within_the_interval_is_unclear() -> None:
     assert judge(interval([1.0] * 5), at_most=100.0) is None
 
 
-def test_write_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:
-    """What people wrote around the figures stays."""
+def test_write_replaces_only_the_tables_that_it_has(tmp_path: Path) -> None:
+    """What people wrote around the figures stays, and so do the figures of other runs."""
     page = tmp_path / "benchmarks.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write(page, "new\n")
-    assert page.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+    page.write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+    one, other = (report.Table(title, (), [report.Row("row", ())]) for title in ("one", "other"))
+    report.write(page, [one, other], "First.")
+    report.write(page, [other], "Second.")
+    text = page.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n### one\n")
+    assert text.endswith(f"\n\nSecond.\n{report.END}\nafter\n")
+    assert (text.count("### "), text.count("First."), text.count("Second.")) == (2, 1, 1)
 
 
 def test_write_refuses_a_page_without_markers(tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_write_refuses_a_page_without_markers(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("no markers\n")
     with pytest.raises(ValueError, match="must hold"):
-        report.write(page, "new\n")
+        report.write(page, [], "")
     assert page.read_text() == "no markers\n"
 
 
