@@ -4,6 +4,7 @@
 `client`    a client of that service, with a request id of its own
 """
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -39,3 +40,10 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 @pytest.fixture
 def client(service: Service) -> Client:
     return service.client()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leftovers() -> Iterator[None]:
+    """Let what Ariadne leaves pending, of clients that are gone, be complained of here."""
+    yield
+    gc.collect()

@@ -338,4 +338,4 @@ def test_nothing_of_it_is_logged(any_dsn: str, caplog: pytest.LogCaptureFixture)
     """The library has nothing to say about it."""
     with caplog.at_level(logging.DEBUG, logger="auditlog"), psycopg.connect(any_dsn) as conn:
         record(conn, message="row's content")
-    assert caplog.records == []
+    assert [each for each in caplog.records if each.name.startswith("auditlog")] == []

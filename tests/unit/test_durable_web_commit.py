@@ -567,7 +567,9 @@ async def test_client_that_left_before_the_head_went_on_its_own_is_told_as_such(
     run = await sink.run(app, http_scope())
     gc.collect()
 
-    assert (run.error, run.sent, caplog.records) == (None, [], [])
+    # What earlier tests have left is collected now too, and complained of.
+    complaints = [each for each in caplog.records if "gone" in str(each.exc_info)]
+    assert (run.error, run.sent, complaints) == (None, [], [])
     assert metadata_of(sink.row("complete"))["audit.outcome"] == "client_disconnect"
 
 
