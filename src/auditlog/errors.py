@@ -5,10 +5,13 @@ AuditLogError
 ├── PolicyError        an invalid policy; names the line or the rule
 ├── MigrationError     the schema cannot be brought to this version
 ├── PartitionError     a partition, an archive or a hold cannot be what was asked; says why
+├── QuotaError         a quota that cannot work, or does not exist; says which and what would do
+├── QuotaExceeded      a limit is reached: what was asked for is refused (auditlog.quota.model)
 ├── EmbeddedError      the embedded PostgreSQL cannot be had; says how to get it
 └── UnauditedError     an answer is broken off, under `durability="commit"` only
 
-None of the others ever reaches a request: `submit()` does not raise.
+`QuotaExceeded` is for handlers, which may let it pass: the middleware and the interceptors turn it
+into an answer. None of the others ever reaches a request: `submit()` does not raise.
 """
 
 
@@ -30,6 +33,10 @@ class MigrationError(AuditLogError):
 
 class PartitionError(AuditLogError):
     """A partition, an archive or a hold cannot be what was asked; the message says what to do."""
+
+
+class QuotaError(AuditLogError, ValueError):
+    """A quota that cannot work, or does not exist; the message says what would do."""
 
 
 class EmbeddedError(AuditLogError):

@@ -18,6 +18,8 @@ SqlType: TypeAlias = Literal[
     "uuid",
     "bytea",
     "text[]",
+    "integer[]",
+    "bigint[]",
 ]
 
 

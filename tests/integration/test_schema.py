@@ -5,6 +5,7 @@ import pytest
 from psycopg import sql
 
 from auditlog.projections import PROJECTIONS, VIEWS
+from auditlog.quota_tables import QUOTA_TABLES
 from auditlog.records import LogLevel, Protocol
 from auditlog.schema import Column
 from auditlog.tables import (
@@ -20,7 +21,15 @@ from auditlog.tables import (
 from databases import Server, as_role
 
 OF_PARTITIONS = (PARTITIONING, HOLDS, RETIREMENTS)
-ALL_TABLES = (*TABLES, BATCHES, DEAD_LETTERS, *OF_PARTITIONS, MIGRATIONS, *PROJECTIONS)
+ALL_TABLES = (
+    *TABLES,
+    BATCHES,
+    DEAD_LETTERS,
+    *OF_PARTITIONS,
+    *QUOTA_TABLES,
+    MIGRATIONS,
+    *PROJECTIONS,
+)
 SCHEMAS = ["logstore", "projections"]
 
 RELATIONS = """

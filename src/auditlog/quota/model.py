@@ -1,0 +1,280 @@
+"""The words of quotas: what is limited, who spends, what was decided, what was crossed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from auditlog.errors import AuditLogError, QuotaError
+from auditlog.quota import periods
+from auditlog.settings import MAX_ID_BYTES
+
+MAX_UNITS = 2**53 - 1
+"""The largest limit, and the largest amount of one spending: what JSON carries without loss."""
+MAX_PERCENT = 1_000
+REFUNDS = ("server_error", "cancelled", "401", "429")
+"""What is given back where a quota says nothing else."""
+
+Policy: TypeAlias = Literal["open", "closed"]
+
+
+class Counts(StrEnum):
+    """What is counted."""
+
+    REQUESTS = "requests"
+    AUTHENTICATED = "authenticated"
+    """Requests whose user is known."""
+    WRITES = "writes"
+    """Requests of a method that may change something (RFC 9110, section 9.2.1)."""
+    BYTES = "bytes"
+    """Of the bodies, in and out; charged when the request is over."""
+    EXECUTION_MS = "execution_ms"
+    """Milliseconds from the beginning to the end of a request, charged when it is over."""
+    REPORTED = "reported"
+    """What handlers spend."""
+
+
+class Per(StrEnum):
+    """Whose usage is added up, within a tenant."""
+
+    TENANT = "tenant"
+    ORGANISATION = "organisation"
+    USER = "user"
+    KEY = "key"
+    """An API key, as the application names it; stored as a hash."""
+    ROUTE = "route"
+    """The glob of the quota's `routes` that matches; of gRPC, the method."""
+    ADDRESS = "address"
+    """The client's address; of IPv6 the network of 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much of something each subject may use in a period, or in a window that rolls.
+
+    Reaching the limit exactly is allowed. Lists may be given as one text.
+
+    Raises:
+        QuotaError: what cannot work, with what would.
+    """
+
+    id: str
+    limit: int
+    """In units of what is counted: requests, bytes, milliseconds."""
+    period: str = "month"
+    """From `minute` to `year`, or several, as in `15 minutes`."""
+    counts: Counts = Counts.REQUESTS
+    per: tuple[Per, ...] = (Per.TENANT,)
+    rolling: bool = False
+    """A window of the period's length that ends now, instead of periods that follow each other."""
+    anchor: datetime | None = None
+    """When a period begins, past or future; None: 2001-01-01, a Monday, in the time zone."""
+    time_zone: str = "UTC"
+    thresholds: tuple[int, ...] = ()
+    """In per cent of the limit: each is told once in a period when it is reached."""
+    enforced: bool = True
+    """False: observed only; nothing is refused."""
+    exact: bool = False
+    """Ask the database for every decision, instead of taking units in advance."""
+    on_unavailable: Policy = "open"
+    """While the database is away: `open` allows, and counts later; `closed` refuses."""
+    refunds: tuple[str, ...] = REFUNDS
+    """Outcomes (`audit.outcome`) and statuses of requests that are given back."""
+    routes: tuple[str, ...] = ()
+    """Globs of the paths that count, as in a policy's rules; none: all."""
+    methods: tuple[str, ...] = ()
+    """Methods that count; none: all."""
+    tenant: str | None = None
+    """Only for this tenant, for whom it goes before one of the same id for all."""
+    log_allowed: bool = False
+    """Leave a row in `quota_logs` of what is allowed, too."""
+
+    def __post_init__(self) -> None:
+        """Bring lists into order, and refuse what cannot work."""
+        self._set("counts", _member(Counts, "counts", self.counts))
+        self._set("per", tuple(_member(Per, "per", each) for each in _several(self.per)))
+        self._set("thresholds", tuple(sorted(set(_several(self.thresholds)))))
+        for name in ("refunds", "routes", "methods"):
+            self._set(name, tuple(str(each) for each in _several(getattr(self, name))))
+        self._set("methods", tuple(method.upper() for method in self.methods))
+        self._check()
+
+    def of_instant(self, at_us: int) -> tuple[int, int]:
+        """Return beginning and end of the period that an instant lies in.
+
+        Of a rolling quota, those of the stretch of its length, counted from 1970.
+
+        Args:
+            at_us: Microseconds since 1970, UTC, as are the two returned.
+        """
+        if self.rolling:
+            length = self.window_us
+            start = at_us // length * length
+            return start, start + length
+        return periods.bounds(periods.parse(self.period), at_us, self.anchor, self.time_zone)
+
+    @property
+    def window_us(self) -> int:
+        """Length of a rolling window, in microseconds."""
+        return periods.fixed_us(periods.parse(self.period))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check(self) -> None:
+        _check_name("id", self.id)
+        if self.tenant is not None:
+            _check_name("tenant", self.tenant)
+        _check_whole("limit", self.limit, 0, MAX_UNITS)
+        for threshold in self.thresholds:
+            _check_whole("thresholds", threshold, 1, MAX_PERCENT)
+        if not self.per:
+            raise QuotaError("per must name whose usage is added up: 'tenant' for all of a tenant")
+        if self.on_unavailable not in ("open", "closed"):
+            raise QuotaError("on_unavailable must be open or closed")
+        period = periods.parse(self.period)
+        self._set("period", str(period))
+        if self.rolling:
+            periods.fixed_us(period)
+        periods.check_zone(self.time_zone)
+        if self.anchor is not None and self.anchor.tzinfo is None:
+            self._set("anchor", self.anchor.replace(tzinfo=UTC))
+
+
+class Key(NamedTuple):
+    """Names one counter, but for the period."""
+
+    quota_id: str
+    instance_id: str
+    subject: str
+
+
+class Actor(NamedTuple):
+    """Who spends, on what: for the rows that tell of it."""
+
+    user_id: str | None = None
+    resource_owner: str | None = None
+    action: str | None = None
+
+
+class Basis(StrEnum):
+    """What a decision was founded on."""
+
+    COUNTER = "counter"
+    """The database was asked."""
+    LEASE = "lease"
+    """Units that the process had taken in advance."""
+    REMEMBERED = "remembered"
+    """A refusal of the database's, at most a second ago."""
+    UNAVAILABLE = "unavailable"
+    """The quota's `on_unavailable`: the database did not answer."""
+
+
+class Decision:
+    """What became of one spending. Not to be changed."""
+
+    __slots__ = (
+        "allowed",
+        "amount",
+        "basis",
+        "key",
+        "period_start_us",
+        "previous",
+        "quota",
+        "resets_in_s",
+        "usage",
+    )
+
+    def __init__(  # noqa: PLR0917  # one for each slot; by position it takes half the time
+        self,
+        quota: Quota,
+        key: Key,
+        amount: int,
+        allowed: bool,
+        previous: int,
+        usage: int,
+        period_start_us: int,
+        resets_in_s: float,
+        basis: Basis,
+    ) -> None:
+        self.quota = quota
+        self.key = key
+        self.amount = amount
+        self.allowed = allowed
+        self.previous = previous
+        """Usage before; where units were taken in advance, as far as this process knows."""
+        self.usage = usage
+        """Usage after; of a refusal, the same as before."""
+        self.period_start_us = period_start_us
+        """Of the counter that was charged; of a rolling window, the instant. Refunds need it."""
+        self.resets_in_s = resets_in_s
+        """Seconds until the period ends; of a rolling window, its length at most."""
+        self.basis = basis
+
+    @property
+    def remaining(self) -> int:
+        """Units that are left, never less than none."""
+        return max(0, self.quota.limit - self.usage)
+
+    def __repr__(self) -> str:
+        """Say it in a line."""
+        verdict = "allowed" if self.allowed else "refused"
+        return f"<Decision {self.quota.id}: {verdict}, {self.usage} of {self.quota.limit}>"
+
+
+class QuotaExceeded(AuditLogError):  # noqa: N818  # what it says is no error of the program's
+    """A limit is reached; `decision` tells which. Middleware and interceptors answer with it."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(f"the quota {decision.quota.id!r} is used up")
+        self.decision = decision
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A threshold was reached: told once in a period, whichever process it happened in."""
+
+    crossing_id: str
+    """Also the `log_id` of its row; the same if it has to be told again after a crash."""
+    quota_id: str
+    instance_id: str
+    subject: str
+    period_start: datetime
+    period_end: datetime
+    percent: int
+    previous_usage: int
+    current_usage: int
+    quota_limit: int
+    crossed_at: datetime
+    resource_owner: str | None = None
+    user_id: str | None = None
+    action: str | None = None
+
+
+def milliseconds(length: timedelta) -> int:
+    """Return a length of time as a limit of `execution_ms`."""
+    return length // timedelta(milliseconds=1)
+
+
+def _several(values: Any) -> Iterable[Any]:
+    return (values,) if isinstance(values, str | int) else values
+
+
+def _member(kind: type[StrEnum], name: str, value: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise QuotaError(f"{name} must be one of {', '.join(kind)}, not {value!r}") from None
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise QuotaError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+
+
+def _check_name(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise QuotaError(f"{name} must be a text that can be printed, not {value!r}")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise QuotaError(f"{name} must be at most {MAX_ID_BYTES} bytes long")
