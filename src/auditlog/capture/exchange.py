@@ -85,14 +85,20 @@ class Exchange(InFlight):
         Where a row is to be durable before its request is answered, this is the last moment. What
         is said afterwards, and an error that comes then, is for the row that `finish` adds.
         """
-        self.finish(error)
+        self._make_row(error)
         self.said_before = said(self)
 
     def finish(self, error: BaseException | None) -> None:
         """Conclude, decide and submit; never raises, whatever the application did."""
-        if self.said_before is not None:
+        if self.said_before is None:
+            self._make_row(error)
+        else:
             self._finish_late(self.said_before, error)
-            return
+        waiting, self.waiting = self.waiting, None
+        if waiting:
+            self.tell(waiting)
+
+    def _make_row(self, error: BaseException | None) -> None:
         try:
             self.conclude(error)
             if not self.ended_ns:

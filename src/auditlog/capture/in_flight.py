@@ -5,7 +5,8 @@ shares nothing with another. How it becomes a row is told in `exchange`.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
 from auditlog.capture.context import Annotations
@@ -51,6 +52,7 @@ class InFlight(Annotations):
         "status",
         "status_source",
         "ticket",
+        "waiting",
     )
 
     protocol = 0
@@ -70,6 +72,8 @@ class InFlight(Annotations):
     """Was the client told, or made to see, that it gets no answer for want of an audit row?"""
     said_before: tuple[Any, ...] | None
     """What had been said when the request had its row, if that was before the end of its answer."""
+    waiting: "tuple[WhenOver, ...] | None"
+    """Who is to be told when the request is over; None: it is."""
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class InFlight(Annotations):
         self.ended_ns = self.bytes_in = self.bytes_out = 0
         self.status = self.error_type = self.log_id = self.exchange_id = self.operations = None
         self.ticket = self.said_before = None
+        self.waiting = ()
         self.status_source = NONE
         self.outcome = UNKNOWN
 
@@ -190,6 +195,33 @@ class InFlight(Annotations):
         """Return trace id and parent span id."""
         return raw_correlation(self.raw_headers)[:2]
 
+    def when_over(self, tell: "WhenOver") -> None:
+        """Have it called with this request, once, when that is over; at once if it is.
+
+        By then outcome, status, sizes and duration are fixed, the row is submitted, and what a
+        background task of the request's did is done. It is called wherever the request happens to
+        end, be it a server's only thread or a collection, so it must not wait; what it raises is
+        reported. May be called from any thread.
+        """
+        # No call in these lines: the interpreter goes to no other thread in between.
+        if self.waiting is not None:
+            self.waiting = (*self.waiting, tell)
+        else:
+            self.tell((tell,))
+
+    def tell(self, waiting: "tuple[WhenOver, ...]") -> None:
+        """Call those who wait; never raises."""
+        for tell in waiting:
+            try:
+                tell(self)
+            except Exception as error:  # noqa: BLE001  # never an error of the request
+                # A log of the application's own may fail here, too.
+                with suppress(Exception):
+                    self.recorder.reporter.report(
+                        "auditlog.callback_failed",
+                        f"what was to follow a request raised {describe(error)}",
+                    )
+
     def _ask(self, identify: Identify) -> str | None:
         try:
             answer = identify(self.source)
@@ -201,3 +233,7 @@ class InFlight(Annotations):
                 "auditlog.identify_failed", f"{name} raised {describe(error)}"
             )
             return None
+
+
+WhenOver: TypeAlias = Callable[[InFlight], None]
+"""Told of a request that is over."""

@@ -1,0 +1,8 @@
+"""The .sql files beside this one."""
+
+from functools import partial
+
+from auditlog.statements import statement as _statement
+
+statement = partial(_statement, "auditlog.quota")
+"""Return the statement of `NAME.sql`."""

@@ -1,0 +1,175 @@
+"""RPCs within a quota and beyond it: what is run, what the client is told, what the row says."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
+from rpc_client import Client
+from rpc_handlers import SHAPES, handler, make_handler
+from rpc_quota_scene import NOT_THERE, OK, PUSHBACK, USED_UP, detail, limited
+from rpc_scene import METHOD, echo, every_shape
+from rpc_steps import drain, send
+from rpc_trail import metadata
+
+from auditlog.quota.model import Quota, QuotaExceeded
+from auditlog.quota.rpc import is_write
+from auditlog.records import QuotaLogRecord
+
+MOST, CALLS, AT_ONCE = 30, 80, 8
+SHAPE_NAMES = [
+    (server, kind, shape)
+    for server, kinds in SHAPES.items()
+    for kind, shapes in kinds.items()
+    for shape in shapes
+]
+in_every_shape = pytest.mark.parametrize(("server_name", "kind", "shape"), SHAPE_NAMES)
+
+
+def per_method(limit: int, **more: Any) -> Quota:
+    return Quota("calls", limit, "day", per="route", **more)
+
+
+def counting(ran: list[str]) -> Callable[[Any], None]:
+    return lambda call: ran.append("ran")
+
+
+def test_rpc_beyond_the_limit_is_refused_and_does_not_run(rpc_server: str) -> None:
+    """In every kind and shape; the one that reaches the limit is allowed."""
+    ran: list[str] = []
+    methods = every_shape(rpc_server, counting(ran), drain, send("a"))
+    handlers = {method: each for method, (_, each) in methods.items()}
+    with limited(rpc_server, handlers, per_method(2)) as ours:
+        for method, (kind, _) in methods.items():
+            assert ours.codes(2, method, kind) == [OK, OK], method
+            seen, row = ours.seen_and_row(method, kind)
+
+            assert (seen.code, seen.messages) == (USED_UP, ()), method
+            assert row.response_status == USED_UP, method
+            said = metadata(row)
+            assert said["audit.outcome"] == "client_error", method
+            assert said["audit.status_source"] == "wire", method
+            assert said["audit.quota_refused"] == "calls", method
+            assert "error.type" not in said, method
+    assert len(ran) == 2 * len(methods)
+
+
+def test_client_is_told_which_quota_and_when_to_come_again(rpc_server: str) -> None:
+    with limited(rpc_server, echo(rpc_server), Quota("calls", 1, "day")) as ours:
+        allowed = ours.call()
+        seen = ours.call()
+
+    assert allowed.trailing == ()
+    assert seen.details == "The quota 'calls' is used up."
+    assert 0 < detail(seen, RetryInfo).retry_delay.seconds <= 86_400
+    (violation,) = detail(seen, QuotaFailure).violations
+    assert (violation.quota_id, violation.quota_value) == ("calls", 1)
+    assert violation.subject == ""
+    # A day is more than a client may wait in its call.
+    assert dict(seen.trailing)[PUSHBACK] == "-1"
+
+
+def test_refusal_is_a_row_of_the_quota_too(rpc_server: str) -> None:
+    with limited(rpc_server, echo(rpc_server), Quota("calls", 1, "day")) as ours:
+        ours.codes(2)
+        (refusal,) = [each for each in ours.trail.records if isinstance(each, QuotaLogRecord)]
+
+    assert not refusal.allowed
+    assert refusal.quota_limit == 1
+
+
+def test_unknown_method_is_counted_and_refused_like_any_other(rpc_server: str) -> None:
+    """Its row has no kind, as it has none without quotas."""
+    with limited(rpc_server, {}, Quota("calls", 1, "day")) as ours:
+        not_there, first = ours.seen_and_row("/rpc.Scene/Unknown")
+        refused, second = ours.seen_and_row("/rpc.Scene/Unknown")
+
+    assert (not_there.code, not_there.details) == (NOT_THERE, "Method not found!")
+    assert refused.code == USED_UP
+    for row in (first, second):
+        assert "audit.rpc_kind" not in metadata(row)
+        assert "audit.bytes_in" not in metadata(row)
+
+
+@in_every_shape
+def test_quota_exceeded_in_a_handler_is_a_refusal(server_name: str, kind: str, shape: str) -> None:
+    """Whether the handler has sent something before or not."""
+    quota = Quota("exports", 0, "day", counts="reported")
+    for before in ((), (send("a"), send("b"))):
+        ours: Any = None
+
+        def spend(call: Any) -> Any:
+            return _spend(ours.quotas, call)
+
+        methods = {METHOD: handler(kind, shape, (*before, spend))}
+        with limited(server_name, methods, quota) as ours:
+            seen, row = ours.seen_and_row(kind=kind)
+
+        assert seen.code == row.response_status == USED_UP
+        assert len(seen.messages) == (len(before) if kind[1] == "s" else 0)
+        assert detail(seen, QuotaFailure).violations[0].quota_id == "exports"
+        assert metadata(row)["audit.outcome"] == "client_error"
+        assert metadata(row)["audit.quota_refused"] == "exports"
+
+
+def _spend(quotas: Any, call: Any) -> Any:
+    """By `await` where the handler is a coroutine, in its thread where it is not."""
+    spending = quotas.spend("exports")
+    if type(call).__name__ == "AsyncCall":
+        return spending
+    with spending:
+        return None
+
+
+def test_iterator_that_is_refused_has_its_own_attributes(rpc_server: str) -> None:
+    """What a handler raises that is no refusal is what it was."""
+
+    def broken(call: Any) -> None:
+        raise LookupError("nothing here")
+
+    methods = every_shape(rpc_server, drain, broken)
+    handlers = {method: each for method, (_, each) in methods.items()}
+    with limited(rpc_server, handlers, per_method(5)) as ours:
+        for method, (kind, _) in methods.items():
+            client = Client(ours.scene.channel)
+            seen = client.call_until_it_ends(method, kind, (b"",))
+            assert seen.code == 2, method
+            assert "nothing here" in str(seen.details), method
+            assert metadata(ours.trail.one(client.request_id))["error.type"] == "LookupError"
+
+
+def test_many_clients_at_once_get_what_the_limit_allows(rpc_server: str) -> None:
+    with (
+        limited(rpc_server, echo(rpc_server), Quota("calls", MOST, "day")) as ours,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        codes = [*pool.map(lambda _: ours.call().code, range(CALLS))]
+
+    assert sorted(codes) == [OK] * MOST + [USED_UP] * (CALLS - MOST)
+
+
+def test_writes_are_told_by_the_name_of_the_method(rpc_server: str) -> None:
+    shape = SHAPES[rpc_server]["uu"][0]
+    methods = {
+        f"/rpc.Scene/{name}": handler("uu", shape, (send("a"),))
+        for name in ("GetNote", "CreateNote")
+    }
+    quota = Quota("writes", 1, "day", counts="writes")
+    with limited(rpc_server, methods, quota) as ours:
+        assert ours.codes(3, "/rpc.Scene/GetNote") == [OK] * 3
+        assert ours.codes(2, "/rpc.Scene/CreateNote") == [OK, USED_UP]
+
+
+@pytest.mark.parametrize(
+    "method", ["Get", "GetNote", "BatchGetNotes", "ListNotes", "SearchNotes", "Watch"]
+)
+def test_method_that_fetches_is_no_write(method: str) -> None:
+    assert not is_write(method)
+
+
+@pytest.mark.parametrize(
+    "method", ["", "Create", "Getaway", "Listen", "get", "UpdateList", "Watchdog", "BatchUpdate"]
+)
+def test_every_other_method_may_be_a_write(method: str) -> None:
+    assert is_write(method)
