@@ -25,6 +25,9 @@ from benchmarks import (
     partitions_idle,
     partitions_retire,
     partitions_size,
+    quota_exact,
+    quota_lease,
+    quota_served,
     report,
     serving,
     sink,
@@ -124,6 +127,15 @@ BENCHMARKS: dict[str, Callable[[_Servers, _Options], list[Table]]] = {
     ),
     "partitions_size": lambda servers, options: partitions_size.run(
         partitions_size.QUICK if options.quick else partitions_size.FULL, servers.get()
+    ),
+    "quota_lease": lambda servers, options: quota_lease.run(
+        quota_lease.QUICK if options.quick else quota_lease.FULL, servers.get()
+    ),
+    "quota_exact": lambda servers, options: quota_exact.run(
+        quota_exact.QUICK if options.quick else quota_exact.FULL, servers.get()
+    ),
+    "quota_served": lambda servers, options: quota_served.run(
+        quota_served.QUICK if options.quick else quota_served.FULL, servers.get()
     ),
 }
 

@@ -1,11 +1,11 @@
 """What quotas with leases add to the requests of a served application, at a fixed rate.
 
-Measured: the same application under uvicorn with its audit trail, once with `QuotaMiddleware` inside
-and two quotas that nobody uses up, one of the tenant by the month and one of the client's address in
-a rolling minute; one worker each, a client in another process, the database on the same two cores.
-A request's time counts from the moment when it was due. The leases are renewed meanwhile, on the
-server's own loop. Every request must be a row in the end, and a unit of each counter. Not measured:
-quotas with `exact=True`, which add a round trip to the database.
+Measured: the same application under uvicorn with its audit trail, once with `QuotaMiddleware`
+inside and two quotas that nobody uses up, one of the tenant by the month and one of the client's
+address in a rolling minute; one worker each, a client in another process, the database on the same
+two cores. A request's time counts from the moment when it was due. Leases are renewed meanwhile, on
+the server's own loop. Every request must be a row in the end, and a unit of the month's counter.
+Not measured: quotas with `exact=True`, which add a round trip to the database.
 """
 
 import asyncio
@@ -18,13 +18,14 @@ import psycopg
 
 from benchmarks.competitors import installed
 from benchmarks.database import Server
-from benchmarks.durability_served import AUDITED, LIMITED, Served, served
+from benchmarks.durability_served import AUDITED, Served, served
 from benchmarks.partitions_figures import lies
 from benchmarks.report import Aim, Row, Table, versions
 from benchmarks.rounds import interleave, interval, judge, loop_name
 from benchmarks.rounds import run as run_on_loop
 
 WITHOUT, WITH = "with AuditMiddleware", "and with QuotaMiddleware, two quotas"
+LIMITED = ("serve", "limited")
 CONTESTANTS = {WITHOUT: AUDITED, WITH: LIMITED}
 AIM_MS = 0.2
 Figures = dict[str, float]

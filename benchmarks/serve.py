@@ -1,10 +1,11 @@
 """The server under load, in a process of its own: one uvicorn worker around one application.
 
-    python -m benchmarks.serve bare|audited|NAME
+    python -m benchmarks.serve bare|audited|limited|NAME
 
-NAME is a competitor's distribution. Prints its port, and for each line that it reads the CPU
-seconds it took so far; when its input ends, it drains, and prints the log's counters. The log goes
-where `AUDITLOG_DSN` says, with default settings.
+`limited` is audited, under quotas that nobody uses up. NAME is a competitor's distribution. Prints
+its port, and for each line that it reads the CPU seconds it took so far; when its input ends, it
+drains, and prints the log's counters. The log goes where `AUDITLOG_DSN` says, with default
+settings.
 """
 
 import dataclasses
@@ -17,16 +18,27 @@ import time
 import uvicorn
 
 from auditlog import AuditLog, AuditMiddleware
+from auditlog.quota.asgi import QuotaMiddleware
+from auditlog.quota.model import MAX_UNITS, Quota
+from auditlog.quota.quotas import Quotas
 from benchmarks.competitors import MIDDLEWARES
 from benchmarks.workload import application
+
+LIMITED = "limited"
+QUOTAS = (
+    Quota("requests", limit=MAX_UNITS),
+    Quota("per-address", limit=MAX_UNITS, period="minute", rolling=True, per="address"),
+)
 
 
 def main() -> None:
     """Serve."""
     app = application()
     name = sys.argv[1]
-    audit = AuditLog() if name == "audited" else None
+    audit = AuditLog() if name in {"audited", LIMITED} else None
     if audit is not None:
+        if name == LIMITED:
+            app.add_middleware(QuotaMiddleware, quotas=Quotas(audit, QUOTAS))
         app.add_middleware(AuditMiddleware, audit=audit)
     for competitor in MIDDLEWARES:
         if competitor.distribution == name:

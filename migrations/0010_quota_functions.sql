@@ -1,8 +1,8 @@
 -- The functions that count: all spending of quotas goes through them, on the database's clock.
 --
 -- What a process wants at one moment is one call, and one transaction. A call takes the counters in
--- the order of their keys, so two calls never wait for each other: call one in a transaction, and
--- nothing else. Instants and lengths of time in JSON are microseconds, instants since 1970.
+-- the order of their keys, so two calls never wait for each other: one call is a transaction, and
+-- nothing else is in it. Instants and lengths of time in JSON are microseconds, instants since 1970.
 --
 -- What may be granted to a role that is not the owner, beside USAGE on the schema:
 --
@@ -63,23 +63,6 @@ CREATE TYPE logstore.quota_answer AS (
 );
 COMMENT ON TYPE logstore.quota_answer IS
     'How many spendings were granted and how many units in advance, the counter before and after, the highest threshold told, and what was crossed.';
-
-CREATE FUNCTION logstore.quota_asks(asks jsonb) RETURNS TABLE (place bigint, ask logstore.quota_ask)
-LANGUAGE sql IMMUTABLE STRICT
-SET search_path = pg_catalog, pg_temp
-AS $$
-    WITH listed AS MATERIALIZED (
-        SELECT place - 1 AS place, jsonb_populate_record(
-            (NULL, NULL, NULL, NULL, NULL, 0, NULL, true, false, '{}', NULL, NULL, NULL, NULL
-            )::logstore.quota_ask, each
-        ) AS ask
-        FROM jsonb_array_elements(asks) WITH ORDINALITY AS listed (each, place)
-    )
-    SELECT place, ask FROM listed
-    ORDER BY (ask).q COLLATE "C", (ask).t COLLATE "C", (ask).s COLLATE "C", (ask).start, place
-$$;
-COMMENT ON FUNCTION logstore.quota_asks(jsonb) IS
-    'Reads asks, with their places in the array, into the order in which counters are taken.';
 
 CREATE FUNCTION logstore.check_quota_ask(ask logstore.quota_ask, place bigint) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
@@ -288,7 +271,9 @@ BEGIN
         stretch := greatest(logstore.microseconds(at), current * slice) / ask."window";
         told := CASE WHEN counter.window_length = length AND counter.told_window = stretch
             THEN counter.told_percent ELSE 0 END;
-        share := logstore.quota_share(ask, (SELECT sum(units) FROM unnest(slid) AS units)::bigint, told);
+        share := logstore.quota_share(
+            ask, (SELECT sum(units) FROM unnest(slid) AS units)::bigint, told
+        );
         EXIT WHEN NOT logstore.is_change(ask, share, told, counter.quota_limit);
         slid[1] := slid[1] + share.usage - share.previous;
         IF counter.quota_id IS NULL THEN
@@ -330,11 +315,24 @@ LANGUAGE plpgsql STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    defaults logstore.quota_ask;
     listed record;
     answer logstore.quota_answer;
 BEGIN
     now_us := logstore.microseconds(at);
-    FOR listed IN SELECT a.place, a.ask FROM logstore.quota_asks(asks) a LOOP
+    defaults.extra := 0;
+    defaults.enforced := true;
+    defaults.forced := false;
+    defaults.thresholds := '{}';
+    FOR listed IN
+        WITH listed AS MATERIALIZED (
+            SELECT place - 1 AS place, jsonb_populate_record(defaults, each) AS ask
+            FROM jsonb_array_elements(asks) WITH ORDINALITY AS listed (each, place)
+        )
+        SELECT l.place, l.ask FROM listed l
+        ORDER BY (l.ask).q COLLATE "C", (l.ask).t COLLATE "C", (l.ask).s COLLATE "C",
+            (l.ask).start, l.place
+    LOOP
         PERFORM logstore.check_quota_ask(listed.ask, listed.place);
         answer := CASE WHEN (listed.ask)."window" IS NULL
             THEN logstore.spend_in_period(listed.ask, at)
@@ -439,12 +437,19 @@ RETURNS SETOF logstore.quota_crossings
 LANGUAGE sql STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH due AS MATERIALIZED (
+    -- Whoever locks crossings does it in the order of their identities: even what skips locked rows
+    -- waits for one that was updated since the statement began, and is locked again.
+    WITH waiting AS MATERIALIZED (
         SELECT crossing_id FROM logstore.quota_crossings
         WHERE (stored_at IS NULL OR called_at IS NULL)
             AND claimed_at < clock_timestamp() - older_than
         ORDER BY claimed_at LIMIT most
-        FOR UPDATE SKIP LOCKED
+    ), due AS MATERIALIZED (
+        SELECT crossing_id FROM logstore.quota_crossings JOIN waiting USING (crossing_id)
+        WHERE (stored_at IS NULL OR called_at IS NULL)
+            AND claimed_at < clock_timestamp() - older_than
+        ORDER BY crossing_id
+        FOR UPDATE OF quota_crossings SKIP LOCKED
     ), claimed AS (
         UPDATE logstore.quota_crossings c
         SET claimed_at = clock_timestamp(), stored_at = coalesce(stored_at, (
@@ -486,34 +491,47 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     horizon CONSTANT timestamptz := clock_timestamp() - keep;
+    due record;
 BEGIN
     IF keep < interval '0' THEN
         RAISE EXCEPTION 'usage is kept for some time, and not for %', keep
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    WITH due AS MATERIALIZED (
-        SELECT quota_id, instance_id, subject, period_start FROM logstore.quota_usage
-        WHERE period_end < horizon ORDER BY period_end LIMIT most
-        FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM logstore.quota_usage c USING due
-    WHERE (c.quota_id, c.instance_id, c.subject, c.period_start)
-        = (due.quota_id, due.instance_id, due.subject, due.period_start);
-    GET DIAGNOSTICS counters = ROW_COUNT;
-    WITH due AS MATERIALIZED (
-        SELECT quota_id, instance_id, subject FROM logstore.quota_windows
-        WHERE last_at + window_length < horizon LIMIT most
-        FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM logstore.quota_windows c USING due
-    WHERE (c.quota_id, c.instance_id, c.subject) = (due.quota_id, due.instance_id, due.subject);
-    GET DIAGNOSTICS windows = ROW_COUNT;
-    WITH due AS MATERIALIZED (
+    counters := 0;
+    windows := 0;
+    FOR due IN
+        SELECT * FROM (
+            (
+                SELECT quota_id, instance_id, subject, period_start FROM logstore.quota_usage
+                WHERE period_end < horizon ORDER BY period_end LIMIT most
+            ) UNION ALL (
+                SELECT quota_id, instance_id, subject, NULL FROM logstore.quota_windows
+                WHERE last_at + window_length < horizon LIMIT most
+            )
+        ) AS ended
+        ORDER BY quota_id, instance_id, subject, period_start
+    LOOP
+        IF due.period_start IS NOT NULL THEN
+            DELETE FROM logstore.quota_usage
+            WHERE quota_id = due.quota_id AND instance_id = due.instance_id
+                AND subject = due.subject AND period_start = due.period_start
+                AND period_end < horizon;
+            counters := counters + FOUND::integer;
+        ELSE
+            DELETE FROM logstore.quota_windows
+            WHERE quota_id = due.quota_id AND instance_id = due.instance_id
+                AND subject = due.subject AND last_at + window_length < horizon;
+            windows := windows + FOUND::integer;
+        END IF;
+    END LOOP;
+    WITH finished AS MATERIALIZED (
         SELECT crossing_id FROM logstore.quota_crossings
-        WHERE period_end < horizon AND stored_at IS NOT NULL AND called_at IS NOT NULL LIMIT most
+        WHERE period_end < horizon AND stored_at IS NOT NULL AND called_at IS NOT NULL
+        ORDER BY crossing_id LIMIT most
         FOR UPDATE SKIP LOCKED
     )
-    DELETE FROM logstore.quota_crossings c USING due WHERE c.crossing_id = due.crossing_id;
+    DELETE FROM logstore.quota_crossings c USING finished
+    WHERE c.crossing_id = finished.crossing_id;
     GET DIAGNOSTICS crossings = ROW_COUNT;
     RETURN NEXT;
 END
@@ -525,7 +543,6 @@ REVOKE ALL ON FUNCTION
     logstore.uuid7(timestamptz),
     logstore.microseconds(timestamptz),
     logstore.instant(bigint),
-    logstore.quota_asks(jsonb),
     logstore.check_quota_ask(logstore.quota_ask, bigint),
     logstore.threshold_due(bigint, integer),
     logstore.quota_share(logstore.quota_ask, bigint, integer),

@@ -9,7 +9,10 @@
         assert sink.records[0].user_id == "7"
 
 For an application that builds its own `AuditLog`, `capture(audit)` listens in. Decorated functions
-find either by themselves, where it is the only one.
+find either by themselves, where it is the only one. `MemoryQuotas` counts in the test's process:
+
+    quotas = MemoryQuotas(sink, [Quota("exports", limit=1, counts="reported", per="user")])
+    quotas.counter.advance(86_400)
 """
 
 import copy
@@ -20,6 +23,8 @@ from unittest.mock import patch
 
 from auditlog.capture.application.events import ApplicationEvents
 from auditlog.log import AuditLog
+from auditlog.quota.memory import MemoryCounter
+from auditlog.quota.quotas import Quotas
 from auditlog.records import LogRecord, Outcome, Record
 from auditlog.settings import Settings
 from auditlog.sink.encoding.encode import Encoder
@@ -81,6 +86,21 @@ class MemorySink(ApplicationEvents):
 
     async def _ainsert(self, _connection: Any, record: LogRecord) -> None:
         self.submit(record)
+
+
+class MemoryQuotas(Quotas):
+    """Takes the place of `Quotas`, and keeps the counters in this process.
+
+    No database is asked for other definitions. The clock stands still until the test sets it.
+    """
+
+    counter: MemoryCounter
+    """`advance` and `set_clock` move its clock; with `away` it is as if no database answered."""
+
+    def _make_counter(self) -> MemoryCounter:
+        self._catalogue.read(())
+        self.counter = MemoryCounter(self._recording.crossed)
+        return self.counter
 
 
 @contextmanager

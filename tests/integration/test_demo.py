@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from auditlog import AuditLog, LogRecord, Settings
+from auditlog.cli import demo_report
 from auditlog.cli.failures import Exit
 from auditlog.demo import run as demo
 from auditlog.demo.compare import GRAPHQL, GRPC, HTTP, Sent, Stored, compare, read_rows
@@ -86,6 +87,11 @@ def test_every_request_has_its_row_and_nothing_stays(temporary_folder: Path) -> 
         counted = re.search(rf"^{protocol} +(\d+) +(\d+)$", out, re.MULTILINE)
         assert counted
         assert counted[1] == counted[2] != "0"
+    for usage in ("4 +5 +80 % is used +1", "5 +5 +100 % is used +1"):
+        assert re.search(rf"^exports +{usage}$", out, re.MULTILINE)
+    refused = re.search(r"^refused by a quota +(\d+) +answers of 429; (\d+) ref", out, re.MULTILINE)
+    assert refused
+    assert refused[1] == refused[2] != "0"
     assert re.search(r"^dropped +0 ", out, re.MULTILINE)
     assert re.search(r"^added latency p99 +[+-]\d+\.\d\d ms", out, re.MULTILINE)
     assert "client_disconnect" in out
@@ -149,6 +155,11 @@ def test_both_parsers_let_every_scenario_through(temporary_folder: Path, http: s
     with demo.run(options) as result:
         assert result.well, dataclasses.replace(result, database=None)
         assert result.comparison.sent > len(SCENARIOS)
+        without_its_row = dataclasses.replace(result, refused=result.refused + 1)
+        assert not without_its_row.well
+        assert "1 answers of 429" in str(
+            demo_report._complaints(result.comparison, without_its_row)
+        )
         with psycopg.connect(result.database.dsn) as conn:
             urls = {url for (url,) in conn.execute("SELECT request_url FROM logstore.logs")}
             rows = conn.execute("SELECT logs::text FROM logstore.logs").fetchall()

@@ -107,6 +107,32 @@ def test_fastapi_example(any_dsn: str) -> None:
     ]
 
 
+def test_quota_example(any_dsn: str) -> None:
+    """Three exports a day for each user; one that fails is none, and the fourth is refused."""
+    bob = {"authorization": "Bearer bob"}
+    with served("quota", any_dsn) as port:
+        asked = [ask(port, "POST", f"/exports/{number}", ALICE) for number in (7, 13, 8, 9, 10)]
+        assert asked == [200, 404, 200, 200, 429]
+        assert ask(port, "POST", "/exports/7", bob) == 200
+        assert ask(port, "POST", "/exports/7") == 401
+    assert [row[2:4] for row in rows(any_dsn)] == [
+        *((status, "alice") for status in asked),
+        (200, "bob"),
+        (401, None),
+    ]
+    with psycopg.connect(any_dsn) as conn:
+        decisions = conn.execute(
+            "SELECT user_id, previous_usage, current_usage, allowed, threshold_exceeded"
+            " FROM logstore.quota_logs ORDER BY log_id"
+        ).fetchall()
+        counters = conn.execute(
+            "SELECT used FROM logstore.quota_usage WHERE quota_id = 'exports' ORDER BY used"
+        ).fetchall()
+    # The crossing and the refusal may come in either order.
+    assert sorted(decisions) == [("alice", 2, 3, True, True), ("alice", 3, 3, False, False)]
+    assert counters == [(1,), (3,)]
+
+
 def test_example_brings_its_own_postgresql() -> None:
     """`AUDITLOG_DSN=embedded:./trail` in an empty folder: one command, and the row is there.
 

@@ -184,6 +184,18 @@ def test_session_changes_neither_bounds_nor_names(any_dsn: str, session: str) ->
     assert (last[1], last[2]) == window("month", Span(months=3).after(now))
 
 
+@pytest.mark.parametrize(("kept", "covered"), [(False, "infinity"), (True, None)])
+def test_default_partition_covers_what_somebody_else_partitioned(
+    any_conn: psycopg.Connection, kept: bool, covered: str | None
+) -> None:
+    """Where maintenance keeps the table, rows in there are about to be a problem."""
+    any_conn.execute("CREATE TABLE logstore.logs_rest PARTITION OF logstore.logs DEFAULT")
+    if not kept:
+        any_conn.execute("DELETE FROM logstore.partitioning")
+    found = any_conn.execute("SELECT logstore.covered_until('logs')::text").fetchone()
+    assert found == (covered,)
+
+
 def test_two_who_make_the_same_partition_make_it_once(dsn: str) -> None:
     """The second waits for the first, and finds its work."""
     with psycopg.connect(dsn) as first, ThreadPoolExecutor(1) as pool:

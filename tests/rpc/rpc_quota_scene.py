@@ -1,5 +1,6 @@
 """A server whose RPCs are limited: our two interceptors, and what counts in this process."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 from rpc_client import Client, Seen
 from rpc_scene import METHOD, Scene, scene
-from rpc_trail import Trail
+from rpc_trail import WAIT_S, Trail
 
 from auditlog import LogRecord
-from auditlog.quota.model import Quota
+from auditlog.quota.model import Decision, Quota
 from auditlog.testing import MemoryQuotas
 
 MODULES = {"aio": "auditlog.quota.grpc_aio", "threaded": "auditlog.quota.grpc_sync"}
@@ -22,12 +23,28 @@ OK, UNKNOWN, USED_UP, NOT_THERE = 0, 2, 8, 12
 DETAILS, PUSHBACK = "grpc-status-details-bin", "grpc-retry-pushback-ms"
 
 
+class ToldQuotas(MemoryQuotas):
+    """Tells when something is given back, or charged afterwards."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.settled = threading.Semaphore(0)
+
+    def give_back(self, decision: Decision) -> None:
+        super().give_back(decision)
+        self.settled.release()
+
+    def charge(self, *arguments: Any) -> None:
+        super().charge(*arguments)
+        self.settled.release()
+
+
 @dataclass(frozen=True)
 class LimitedScene:
     """A server, and what its quotas have counted."""
 
     scene: Scene
-    quotas: MemoryQuotas
+    quotas: ToldQuotas
 
     @property
     def trail(self) -> Trail:
@@ -41,6 +58,10 @@ class LimitedScene:
     ) -> list[int]:
         """Make some RPCs, one after the other."""
         return [self.call(method, kind, **options).code for _ in range(count)]
+
+    def settled(self) -> bool:
+        """Wait until something was given back, or charged."""
+        return self.quotas.settled.acquire(timeout=WAIT_S)
 
     def seen_and_row(
         self, method: str = METHOD, kind: str = "uu", **options: Any
@@ -66,7 +87,7 @@ def limited(
 ) -> Iterator[LimitedScene]:
     """Serve methods with both interceptors, and others `between` and `behind` the two."""
     trail = trail or Trail()
-    quotas = MemoryQuotas(trail, limits)
+    quotas = ToldQuotas(trail, limits)
     ours = [*between, quota_interceptor(server, quotas, key=key), *behind]
     with scene(server, methods, audit=trail, behind=ours, **options) as found:
         yield LimitedScene(found, quotas)

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
 from rpc_client import Client
-from rpc_handlers import SHAPES, handler, make_handler
-from rpc_quota_scene import NOT_THERE, OK, PUSHBACK, USED_UP, detail, limited
+from rpc_handlers import SHAPES, handler
+from rpc_quota_scene import NOT_THERE, OK, PUSHBACK, UNKNOWN, USED_UP, detail, limited
+from rpc_quota_steps import Spend
 from rpc_scene import METHOD, echo, every_shape
-from rpc_steps import drain, send
+from rpc_steps import drain, fail, send
 from rpc_trail import metadata
 
-from auditlog.quota.model import Quota, QuotaExceeded
+from auditlog.quota.model import Quota
 from auditlog.quota.rpc import is_write
 from auditlog.records import QuotaLogRecord
 
@@ -28,11 +29,11 @@ in_every_shape = pytest.mark.parametrize(("server_name", "kind", "shape"), SHAPE
 
 
 def per_method(limit: int, **more: Any) -> Quota:
-    return Quota("calls", limit, "day", per="route", **more)
+    return Quota("calls", limit, "day", per="route", routes="**", **more)
 
 
 def counting(ran: list[str]) -> Callable[[Any], None]:
-    return lambda call: ran.append("ran")
+    return lambda _: ran.append("ran")
 
 
 def test_rpc_beyond_the_limit_is_refused_and_does_not_run(rpc_server: str) -> None:
@@ -92,18 +93,31 @@ def test_unknown_method_is_counted_and_refused_like_any_other(rpc_server: str) -
         assert "audit.bytes_in" not in metadata(row)
 
 
+def test_names_that_clients_invent_have_one_counter(rpc_server: str) -> None:
+    """Else whoever makes up names would make counters."""
+    with limited(rpc_server, {}, per_method(2)) as ours:
+        codes = [ours.call(f"/rpc.Scene/Made-up-{number}").code for number in range(3)]
+        assert codes == [NOT_THERE, NOT_THERE, USED_UP]
+
+
+def test_health_checks_are_not_counted(rpc_server: str) -> None:
+    """Or whoever looks after the service would restart it, for a quota that is used up."""
+    (check,) = echo(rpc_server).values()
+    methods = {"/grpc.health.v1.Health/Check": check, METHOD: check}
+    with limited(rpc_server, methods, Quota("calls", 1, "day")) as ours:
+        assert ours.codes(3, "/grpc.health.v1.Health/Check") == [OK] * 3
+        assert ours.codes(2) == [OK, USED_UP]
+
+
 @in_every_shape
 def test_quota_exceeded_in_a_handler_is_a_refusal(server_name: str, kind: str, shape: str) -> None:
     """Whether the handler has sent something before or not."""
     quota = Quota("exports", 0, "day", counts="reported")
     for before in ((), (send("a"), send("b"))):
-        ours: Any = None
-
-        def spend(call: Any) -> Any:
-            return _spend(ours.quotas, call)
-
+        spend = Spend("exports")
         methods = {METHOD: handler(kind, shape, (*before, spend))}
         with limited(server_name, methods, quota) as ours:
+            spend.quotas = ours.quotas
             seen, row = ours.seen_and_row(kind=kind)
 
         assert seen.code == row.response_status == USED_UP
@@ -113,30 +127,17 @@ def test_quota_exceeded_in_a_handler_is_a_refusal(server_name: str, kind: str, s
         assert metadata(row)["audit.quota_refused"] == "exports"
 
 
-def _spend(quotas: Any, call: Any) -> Any:
-    """By `await` where the handler is a coroutine, in its thread where it is not."""
-    spending = quotas.spend("exports")
-    if type(call).__name__ == "AsyncCall":
-        return spending
-    with spending:
-        return None
+@in_every_shape
+def test_error_of_a_handler_is_what_it_was(server_name: str, kind: str, shape: str) -> None:
+    methods = {METHOD: handler(kind, shape, (drain, fail(lambda: LookupError("nothing here"))))}
+    with limited(server_name, methods, Quota("calls", 5, "day")) as ours:
+        client = Client(ours.scene.channel)
+        seen = client.call_until_it_ends(METHOD, kind)
+        row = ours.trail.one(client.request_id)
 
-
-def test_iterator_that_is_refused_has_its_own_attributes(rpc_server: str) -> None:
-    """What a handler raises that is no refusal is what it was."""
-
-    def broken(call: Any) -> None:
-        raise LookupError("nothing here")
-
-    methods = every_shape(rpc_server, drain, broken)
-    handlers = {method: each for method, (_, each) in methods.items()}
-    with limited(rpc_server, handlers, per_method(5)) as ours:
-        for method, (kind, _) in methods.items():
-            client = Client(ours.scene.channel)
-            seen = client.call_until_it_ends(method, kind, (b"",))
-            assert seen.code == 2, method
-            assert "nothing here" in str(seen.details), method
-            assert metadata(ours.trail.one(client.request_id))["error.type"] == "LookupError"
+    assert seen.code == UNKNOWN
+    assert "nothing here" in str(seen.details)
+    assert metadata(row)["error.type"] == "LookupError"
 
 
 def test_many_clients_at_once_get_what_the_limit_allows(rpc_server: str) -> None:

@@ -20,6 +20,7 @@ from auditlog.cli import (
     orphans,
     partitions,
     policy,
+    quota,
     reconcile,
     ship,
     spool,
@@ -77,6 +78,7 @@ app.add_typer(spool.app, name="spool", epilog=EXIT_CODES)
 app.add_typer(partitions.app, name="partitions", epilog=EXIT_CODES)
 app.add_typer(hold.app, name="hold", epilog=EXIT_CODES)
 app.add_typer(archive.app, name="archive", epilog=EXIT_CODES)
+app.add_typer(quota.app, name="quota", epilog=EXIT_CODES)
 app.add_typer(policy.app, name="policy", epilog=EXIT_CODES)
 
 

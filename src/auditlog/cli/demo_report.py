@@ -18,6 +18,7 @@ from rich.text import Text
 from auditlog.cli.rows import plain_table, table_of
 from auditlog.demo.compare import Comparison
 from auditlog.demo.drive import Latency
+from auditlog.demo.quotas import REFUSED, Decisions
 from auditlog.demo.run import AUDITED, Result
 from auditlog.postgres.embedded import EmbeddedServer
 from auditlog.query.newest import newest
@@ -48,6 +49,8 @@ def render(result: Result) -> RenderableType:
             "",
             _protocols(result.comparison),
             "",
+            _quotas(result.decisions),
+            "",
             _figures(result),
             "",
             *_verdict(result),
@@ -65,6 +68,8 @@ def as_json(result: Result) -> dict[str, Any]:
             protocol.name.lower(): {"sent": sent, "stored": stored}
             for protocol, sent, stored in comparison.protocols
         },
+        "refused": result.refused,
+        "quotas": [decisions._asdict() for decisions in result.decisions],
         "dropped": result.stats["dropped"],
         "failed": result.failed,
         "warnings": result.warnings,
@@ -125,6 +130,25 @@ def _protocols(comparison: Comparison) -> Table:
     return table
 
 
+def _quotas(decisions: list[Decisions]) -> Table:
+    table = plain_table("By quota: rows of logstore.quota_logs")
+    table.add_column("quota")
+    table.add_column("used", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("told")
+    table.add_column("rows", justify="right")
+    for each in decisions:
+        cells = (each.quota_id, each.current_usage, each.quota_limit, _told(each), each.rows)
+        table.add_row(*map(str, cells))
+    return table
+
+
+def _told(decisions: Decisions) -> str:
+    if decisions.threshold_exceeded:
+        return f"{decisions.current_usage * 100 // decisions.quota_limit} % is used"
+    return "allowed" if decisions.allowed else "refused"
+
+
 def _figures(result: Result) -> Table:
     comparison, latency = result.comparison, result.latency
     grid = Table.grid(padding=(0, 2))
@@ -138,6 +162,8 @@ def _figures(result: Result) -> Table:
     reasons = [f"{count} {name}" for name, count in result.stats["dropped_by_reason"].items()]
     note = ", ".join(reasons) or "as the application counts"
     grid.add_row("dropped", str(result.stats["dropped"]), note)
+    note = f"answers of {REFUSED}; {result.refusals} refusals in logstore.quota_logs"
+    grid.add_row("refused by a quota", str(result.refused), note)
     rate = comparison.stored / result.elapsed_s
     grid.add_row("rows/s", f"{rate:.0f}", f"over {result.elapsed_s:.1f} s; the pace, not the limit")
     for name, (audited, bare) in _percentiles(latency).items():
@@ -170,6 +196,7 @@ def _complaints(comparison: Comparison, result: Result) -> list[str]:
             f"{request.request_id} ({request.scenario}): {request.status}, stored {status}"
             for request, status in comparison.differing
         ],
+        "refused by a quota": _unequal(result),
         "could not be made": result.failed,
         "warnings in the application's log": result.warnings,
     }
@@ -179,3 +206,9 @@ def _complaints(comparison: Comparison, result: Result) -> list[str]:
         for title, items in found.items()
         if items
     ]
+
+
+def _unequal(result: Result) -> list[str]:
+    if result.refused == result.refusals:
+        return []
+    return [f"{result.refused} answers of {REFUSED}, {result.refusals} rows of it"]

@@ -17,6 +17,7 @@ from auditlog.cli.output import plain, put, put_json, say, stdout
 from auditlog.cli.partition_options import Configs, Tables, chosen, with_settings
 from auditlog.cli.partition_progress import shown_steps
 from auditlog.cli.partitions_enable import disable, enable
+from auditlog.cli.quota_cleaning import DEFAULT_KEEP, KeepUsage, QuotaCleaning, clean_quotas
 from auditlog.cli.textfile import check_writable, json_text, replace
 from auditlog.errors import PartitionError
 from auditlog.partitions.exposition import exposition
@@ -89,9 +90,12 @@ def maintain(
             show_default=False,
         ),
     ] = None,
+    keep_quota_usage: KeepUsage = DEFAULT_KEEP,  # type: ignore[assignment]  # it is parsed
     as_json: ShortForJson = False,
 ) -> None:
     """Make what `plan` shows: partitions ahead, what they lack, and what retention is due.
+
+    Afterwards counters of quotas go whose period ended long ago.
 
     It may be killed, and run twice at once. Exit 1 if a step failed, was refused or waits, or
     something needs somebody; 4 if another run is at work.
@@ -104,14 +108,20 @@ def maintain(
         say(NOTHING)
     with shown_steps() as steps:
         reports = maintain_tables(address, wanted, on_step=steps.begun, on_done=steps.ended)
+        quotas = clean_quotas(
+            address,
+            keep_quota_usage,
+            on_progress=lambda text: steps.progress.update(steps.task, description=text),
+        )
     written = Format.JSON if as_json else form
     if output is None:
-        _put(_run_as(written, reports, address, wanted))
+        _put(_run_as(written, reports, quotas, address, wanted))
+        if written is Format.PROMETHEUS:
+            _say_lines(quotas.lines_of_trouble())
     else:
-        replace(output, _run_as(written, reports, address, wanted))
-        for line in report.lines_of_trouble(reports):
-            say(plain(line))
-    _leave(report.verdict(reports))
+        replace(output, _run_as(written, reports, quotas, address, wanted))
+        _say_lines((*report.lines_of_trouble(reports), *quotas.lines_of_trouble()))
+    _leave(Exit.NOT_WELL if quotas.error else report.verdict(reports))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -145,11 +155,14 @@ def status(
     _leave(Exit.NOT_WELL if any(each.needs_somebody for each in statuses) else Exit.OK)
 
 
-def _run_as(form: Format, reports: list[TableReport], dsn: str, wanted: Configs) -> str:
+def _run_as(
+    form: Format, reports: list[TableReport], quotas: QuotaCleaning, dsn: str, wanted: Configs
+) -> str:
     if form is Format.JSON:
-        return json_text(report.run_as_json(reports))
+        return json_text({**report.run_as_json(reports), "quotas": quotas.as_json()})
     if form is Format.TEXT:
-        return "".join(f"{plain(line)}\n" for line in report.lines_of_run(reports))
+        lines = (*report.lines_of_run(reports), *quotas.lines())
+        return "".join(f"{plain(line)}\n" for line in lines)
     outcomes = [outcome for each in reports for outcome in each.outcomes]
     return exposition(_afterwards(dsn, wanted) if wanted else [], outcomes)
 
@@ -178,6 +191,11 @@ def _put(text: str) -> None:
 def _put_lines(lines: Iterable[str]) -> None:
     for line in lines:
         put(plain(line))
+
+
+def _say_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(plain(line))
 
 
 def _leave(code: Exit) -> None:

@@ -1,9 +1,10 @@
 """The application that the demo serves: orders, in memory, with and without the audit trail.
 
 `audited` and `bare` build the same application for uvicorn's `--factory`; the difference is a word
-for each door: the middleware, the interceptor of gRPC, the extension of GraphQL. The handlers call
-`annotate` in both: without those it does nothing. What is under `/-/` is for whoever runs the
-demo, and the policy leaves it out. gRPC is served on the same loop, at a port that the log tells.
+for each door: the middleware, the interceptor of gRPC, the extension of GraphQL, and the quota that
+one route has. The handlers call `annotate` in both: without those it does nothing. What is under
+`/-/` is for whoever runs the demo, and the policy leaves it out. gRPC is served on the same loop,
+at a port that the log tells.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ from auditlog import AuditLog, AuditMiddleware, Level, LogLevel, Policy, Rule, a
 from auditlog.capture.graphql.strawberry import AuditExtension
 from auditlog.capture.grpc_aio import AuditInterceptor
 from auditlog.demo import graphql, rpc
+from auditlog.quota.asgi import QuotaMiddleware
+from auditlog.quota.model import Quota
+from auditlog.quota.quotas import Quotas
 
 POLICY = Policy(
     rules=(
@@ -32,6 +36,8 @@ POLICY = Policy(
         Rule(name="new orders with body", methods=("POST",), paths=("/orders",), level=Level.BODY),
     )
 )
+QUOTA = Quota("exports", limit=5, period="day", routes=("/export",), thresholds=(80, 100))
+"""Runs out soon: from then on the answer is 429 where the application without a trail exports."""
 ORGANISATION = "acme"
 ADMINISTRATORS = frozenset({"alice"})
 FLUSH_TIMEOUT_S = 10.0
@@ -41,6 +47,8 @@ def audited() -> Starlette:
     """Build the application with its trail, which goes where `AUDITLOG_DSN` says."""
     audit = AuditLog()
     app = _application(graphql.view(AuditExtension), AuditInterceptor(audit, policy=POLICY))
+    # Inside: what is added first is the inner one.
+    app.add_middleware(QuotaMiddleware, quotas=Quotas(audit, [QUOTA]))
     app.add_middleware(AuditMiddleware, audit=audit, policy=POLICY)
     app.add_route("/-/stats", _stats_of(audit))
     return app

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from auditlog.demo.processes import (
     uninterrupted,
     uvicorn,
 )
+from auditlog.demo.quotas import REFUSED, Decisions, read_decisions
 from auditlog.demo.scenarios import SCENARIOS
 from auditlog.postgres import embedded
 from auditlog.postgres.migrate import migrate
@@ -72,6 +74,10 @@ class Result:
     elapsed_s: float
     """From the first request to the last."""
     latency: Latency
+    refused: int
+    """Requests that a quota refused, as their clients saw it."""
+    decisions: list[Decisions]
+    """What the trail tells of quotas."""
     run_id: str
     url: str
     database: embedded.EmbeddedServer
@@ -80,8 +86,14 @@ class Result:
 
     @property
     def well(self) -> bool:
-        """Whether every request sent has exactly its row, and nothing was lost."""
-        return self.comparison.exact and not self.failed and not self.stats["dropped"]
+        """Whether every request and every refusal has exactly its row, and nothing was lost."""
+        lost = self.failed or self.stats["dropped"]
+        return self.comparison.exact and self.refused == self.refusals and not lost
+
+    @property
+    def refusals(self) -> int:
+        """Requests that a quota refused, as the trail tells it."""
+        return sum(each.rows for each in self.decisions if not each.allowed)
 
 
 @contextmanager
@@ -141,11 +153,14 @@ def _drive_and_compare(
     bare: Server,
 ) -> Result:
     run_id = f"demo-{uuid.uuid4().hex[:8]}"
+    began = datetime.now(UTC)
     listener.step(f"sending {options.rate:g} requests a second for {options.seconds:g} s")
     traffic = Traffic(listener, audited.log.with_name("traffic.log"))
     traffic.drive(audited, bare, run_id, seconds=options.seconds, rate=options.rate)
     listener.step("comparing what was sent with what is stored")
     stats, comparison = _reckon(audited, database, traffic.sent, run_id)
+    with psycopg.connect(database.dsn) as conn:
+        decisions = read_decisions(conn, began)
     return Result(
         comparison=comparison,
         failed=traffic.failed,
@@ -153,6 +168,8 @@ def _drive_and_compare(
         warnings=_warnings(audited.log),
         elapsed_s=traffic.elapsed_s,
         latency=traffic.latency,
+        refused=sum(request.status == REFUSED for request in traffic.sent),
+        decisions=decisions,
         run_id=run_id,
         url=f"http://127.0.0.1:{audited.port}",
         database=database,

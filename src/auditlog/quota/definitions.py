@@ -1,7 +1,7 @@
 """The quotas that apply, from all the places where they may be laid down. Immutable.
 
 What is in the database goes before what the code or a file says about the same quota and tenant;
-one for a tenant goes before one for all.
+one for a tenant goes before one for all. Names of tenants are spelled as in the rows of the trail.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from auditlog.quota.model import Counts, Quota
 
 
 class Definitions:
-    """What is limited, by name and tenant.
+    """What is limited, by name and tenant. Asked for the same, it gives the same object.
 
     Args:
         own: Those of the application, from its code and its file.
@@ -22,7 +22,7 @@ class Definitions:
         QuotaError: the application's name one twice.
     """
 
-    __slots__ = ("_automatic", "_for_all", "_for_tenant")
+    __slots__ = ("_automatic", "_for_all", "_for_others", "_for_tenant")
 
     def __init__(self, own: Iterable[Quota], stored: Iterable[Quota] = ()) -> None:
         own = tuple(own)
@@ -32,13 +32,15 @@ class Definitions:
         self._for_tenant: dict[str, dict[str, Quota]] = {}
         for quota in chosen.values():
             self._place_of(quota)[quota.id] = quota
-        # Tenants without a quota of their own share one entry, so that it cannot grow without end.
-        self._automatic = {None: _automatic(self._for_all)}
+        self._for_others = _automatic(self._for_all)
+        # Only of tenants with a quota of their own, so it cannot grow by whoever asks.
+        self._automatic: dict[str, tuple[Quota, ...]] = {}
 
     @property
     def ids(self) -> list[str]:
         """Every name there is, in alphabetical order."""
-        return sorted({*self._for_all, *(name for own in self._for_tenant.values() for name in own)})
+        everywhere = [self._for_all, *self._for_tenant.values()]
+        return sorted({name for quotas in everywhere for name in quotas})
 
     def get(self, quota_id: str, tenant: str) -> Quota | None:
         """Return the quota of a name that applies to a tenant; None if there is none."""
@@ -51,7 +53,7 @@ class Definitions:
         """Return the quotas of a tenant that count by themselves, without a handler's report."""
         own = self._for_tenant.get(tenant)
         if own is None:
-            return self._automatic[None]
+            return self._for_others
         found = self._automatic.get(tenant)
         if found is None:
             found = self._automatic[tenant] = _automatic({**self._for_all, **own})

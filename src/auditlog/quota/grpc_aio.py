@@ -8,14 +8,13 @@
 
 Put it behind the audit interceptor, so that a refused RPC has its row, and behind those that find
 out who asks. It decides when the handler is about to run; a client that is refused gets
-RESOURCE_EXHAUSTED, and is told when to come again. `QuotaExceeded`, raised by a handler, becomes the
-same. Everything else passes unchanged, and a handler stays what it was: coroutine, asynchronous
+RESOURCE_EXHAUSTED, and is told when to come again. `QuotaExceeded`, raised by a handler, becomes
+the same. Everything else passes unchanged, and a handler stays what it was: coroutine, asynchronous
 generator or plain function.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from functools import cached_property
 from typing import Any, Final
 
 import grpc
@@ -28,7 +27,7 @@ from auditlog.capture.rpc.inside_aio import COROUTINE, GENERATOR, PLAIN, flavour
 from auditlog.capture.shared import Identify
 from auditlog.quota.model import QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.rpc import NOT_FOUND, Gate, refusal_of, rewired, unknown
+from auditlog.quota.rpc import NOT_FOUND, OTHER, Gate, is_limited, refusal_of, rewired, unknown
 
 
 class QuotaInterceptor(grpc.aio.ServerInterceptor):
@@ -40,11 +39,14 @@ class QuotaInterceptor(grpc.aio.ServerInterceptor):
             a hash is stored of it.
 
     Raises:
-        SettingsError: `key` is a coroutine function.
+        PolicyError: the policy file is invalid; it is read for RPCs that no audit interceptor in
+            front has seen.
+        SettingsError: a setting that cannot work, or `key` is a coroutine function.
     """
 
     def __init__(self, quotas: Quotas, *, key: Identify | None = None) -> None:
         self._gate = Gate(quotas, key)
+        self._audit = AuditInterceptor(quotas.recorder)
 
     async def intercept_service(
         self,
@@ -59,17 +61,14 @@ class QuotaInterceptor(grpc.aio.ServerInterceptor):
         outer = current.get()
         if isinstance(outer, AioExchange) and outer.resolving:
             return await find(handler_call_details)
-        return await self._audit.intercept_service(find, handler_call_details)
-
-    @cached_property
-    def _audit(self) -> AuditInterceptor:
-        """Stands in front where nobody has put one."""
         self._gate.note_outside()
-        return AuditInterceptor(self._gate.recorder)
+        return await self._audit.intercept_service(find, handler_call_details)
 
     def _limit(self, path: str, handler: Any) -> Any:
         if handler is None:
-            return unknown(_Limited(self._gate, path, _not_found).reject)
+            return unknown(_Limited(self._gate, OTHER, _not_found).reject)
+        if not is_limited(path):
+            return handler
         return rewired(
             handler, lambda behaviour: _Limited(self._gate, path, behaviour).flavoured(handler)
         )
@@ -127,8 +126,8 @@ class _Limited:
             self._gate.admit_in_thread(self._path, context)
             yield from self._behaviour(request, context)
         except QuotaExceeded as exceeded:
-            # Not by `abort`: the loop may be sending what was yielded before, and a generator that
-            # raises in a thread leaves 2 to 8 of 1 000 clients without an end (grpcio 1.85).
+            # Not by `abort`: the loop may be sending what was yielded before, and of 1 000
+            # clients 2 were left without an end then (grpcio 1.85, 2026-11-28); this way none.
             code, details, trailing_metadata = refusal_of(exceeded.decision)
             context.set_code(code)
             context.set_details(details)

@@ -14,7 +14,7 @@ handler, becomes the same. Everything else passes unchanged.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -25,7 +25,7 @@ from auditlog.capture.rpc.threaded import ThreadedExchange
 from auditlog.capture.shared import Identify
 from auditlog.quota.model import QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.rpc import NOT_FOUND, Gate, refusal_of, rewired, unknown
+from auditlog.quota.rpc import NOT_FOUND, OTHER, Gate, is_limited, refusal_of, rewired, unknown
 
 
 class QuotaInterceptor(grpc.ServerInterceptor):
@@ -37,11 +37,14 @@ class QuotaInterceptor(grpc.ServerInterceptor):
             a hash is stored of it.
 
     Raises:
-        SettingsError: `key` is a coroutine function.
+        PolicyError: the policy file is invalid; it is read for RPCs that no audit interceptor in
+            front has seen.
+        SettingsError: a setting that cannot work, or `key` is a coroutine function.
     """
 
     def __init__(self, quotas: Quotas, *, key: Identify | None = None) -> None:
         self._gate = Gate(quotas, key)
+        self._audit = AuditInterceptor(quotas.recorder)
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
@@ -54,17 +57,14 @@ class QuotaInterceptor(grpc.ServerInterceptor):
         outer = current.get()
         if isinstance(outer, ThreadedExchange) and outer.resolving:
             return find(handler_call_details)
-        return self._audit.intercept_service(find, handler_call_details)
-
-    @cached_property
-    def _audit(self) -> AuditInterceptor:
-        """Stands in front where nobody has put one."""
         self._gate.note_outside()
-        return AuditInterceptor(self._gate.recorder)
+        return self._audit.intercept_service(find, handler_call_details)
 
     def _limit(self, path: str, handler: Any) -> Any:
         if handler is None:
-            return unknown(_Rejecting(self._gate, path, _not_found))
+            return unknown(_Rejecting(self._gate, OTHER, _not_found))
+        if not is_limited(path):
+            return handler
         kind = _Streaming if handler.response_streaming else _Limited
         return rewired(handler, partial(kind, self._gate, path))
 

@@ -1,52 +1,32 @@
 """The words of quotas: what is limited, who spends, what was decided, what was crossed."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from auditlog.errors import AuditLogError, QuotaError
 from auditlog.quota import periods
-from auditlog.settings import MAX_ID_BYTES
+from auditlog.quota.checks import find_problems, several
+from auditlog.quota.kinds import MAX_PERCENT, MAX_UNITS, REFUNDS, Counts, Per, Policy
 
-MAX_UNITS = 2**53 - 1
-"""The largest limit, and the largest amount of one spending: what JSON carries without loss."""
-MAX_PERCENT = 1_000
-REFUNDS = ("server_error", "cancelled", "401", "429")
-"""What is given back where a quota says nothing else."""
-
-Policy: TypeAlias = Literal["open", "closed"]
-
-
-class Counts(StrEnum):
-    """What is counted."""
-
-    REQUESTS = "requests"
-    AUTHENTICATED = "authenticated"
-    """Requests whose user is known."""
-    WRITES = "writes"
-    """Requests of a method that may change something (RFC 9110, section 9.2.1)."""
-    BYTES = "bytes"
-    """Of the bodies, in and out; charged when the request is over."""
-    EXECUTION_MS = "execution_ms"
-    """Milliseconds from the beginning to the end of a request, charged when it is over."""
-    REPORTED = "reported"
-    """What handlers spend."""
-
-
-class Per(StrEnum):
-    """Whose usage is added up, within a tenant."""
-
-    TENANT = "tenant"
-    ORGANISATION = "organisation"
-    USER = "user"
-    KEY = "key"
-    """An API key, as the application names it; stored as a hash."""
-    ROUTE = "route"
-    """The glob of the quota's `routes` that matches; of gRPC, the method."""
-    ADDRESS = "address"
-    """The client's address; of IPv6 the network of 64 bits."""
+__all__ = [
+    "MAX_PERCENT",
+    "MAX_UNITS",
+    "REFUNDS",
+    "Actor",
+    "Basis",
+    "Counts",
+    "Crossing",
+    "Decision",
+    "Key",
+    "Per",
+    "Policy",
+    "Quota",
+    "QuotaExceeded",
+    "milliseconds",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +71,21 @@ class Quota:
     """Leave a row in `quota_logs` of what is allowed, too."""
 
     def __post_init__(self) -> None:
-        """Bring lists into order, and refuse what cannot work."""
-        self._set("counts", _member(Counts, "counts", self.counts))
-        self._set("per", tuple(_member(Per, "per", each) for each in _several(self.per)))
-        self._set("thresholds", tuple(sorted(set(_several(self.thresholds)))))
-        for name in ("refunds", "routes", "methods"):
-            self._set(name, tuple(str(each) for each in _several(getattr(self, name))))
-        self._set("methods", tuple(method.upper() for method in self.methods))
-        self._check()
+        """Refuse what cannot work, and bring the rest into one form."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if problem := next(find_problems(values), None):
+            raise QuotaError(f"quota {self.id!r}: {problem.field}: {problem.text}")
+        per = several(self.per)
+        self._set("counts", Counts(self.counts))
+        # Whatever order they are given in, it is the same counter.
+        self._set("per", tuple(each for each in Per if each in per))
+        self._set("period", str(periods.parse(self.period)))
+        self._set("thresholds", tuple(sorted(set(several(self.thresholds)))))
+        self._set("refunds", _distinct(map(str, several(self.refunds))))
+        self._set("routes", _distinct(several(self.routes)))
+        self._set("methods", _distinct(method.upper() for method in several(self.methods)))
+        if self.anchor is not None:
+            self._set("anchor", periods.instant(self.anchor, self.time_zone))
 
     def of_instant(self, at_us: int) -> tuple[int, int]:
         """Return beginning and end of the period that an instant lies in.
@@ -121,25 +108,6 @@ class Quota:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-
-    def _check(self) -> None:
-        _check_name("id", self.id)
-        if self.tenant is not None:
-            _check_name("tenant", self.tenant)
-        _check_whole("limit", self.limit, 0, MAX_UNITS)
-        for threshold in self.thresholds:
-            _check_whole("thresholds", threshold, 1, MAX_PERCENT)
-        if not self.per:
-            raise QuotaError("per must name whose usage is added up: 'tenant' for all of a tenant")
-        if self.on_unavailable not in ("open", "closed"):
-            raise QuotaError("on_unavailable must be open or closed")
-        period = periods.parse(self.period)
-        self._set("period", str(period))
-        if self.rolling:
-            periods.fixed_us(period)
-        periods.check_zone(self.time_zone)
-        if self.anchor is not None and self.anchor.tzinfo is None:
-            self._set("anchor", self.anchor.replace(tzinfo=UTC))
 
 
 class Key(NamedTuple):
@@ -250,6 +218,8 @@ class Crossing:
     resource_owner: str | None = None
     user_id: str | None = None
     action: str | None = None
+    stored_at: datetime | None = None
+    """When its row was seen in `quota_logs`; None: it was not looked for, or is not there."""
 
 
 def milliseconds(length: timedelta) -> int:
@@ -257,24 +227,5 @@ def milliseconds(length: timedelta) -> int:
     return length // timedelta(milliseconds=1)
 
 
-def _several(values: Any) -> Iterable[Any]:
-    return (values,) if isinstance(values, str | int) else values
-
-
-def _member(kind: type[StrEnum], name: str, value: Any) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise QuotaError(f"{name} must be one of {', '.join(kind)}, not {value!r}") from None
-
-
-def _check_whole(name: str, value: Any, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise QuotaError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-
-
-def _check_name(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value.isprintable() or not value:
-        raise QuotaError(f"{name} must be a text that can be printed, not {value!r}")
-    if len(value.encode()) > MAX_ID_BYTES:
-        raise QuotaError(f"{name} must be at most {MAX_ID_BYTES} bytes long")
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))

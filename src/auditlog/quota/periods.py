@@ -38,6 +38,10 @@ _MICROSECOND = timedelta(microseconds=1)
 _LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _MONDAY = datetime(2001, 1, 1)  # noqa: DTZ001  # of whichever time zone is asked for
+_BEYOND = (
+    "the period is not within the years 1 to 9999, where the calendar ends: take a shorter period,"
+    " or an anchor nearer to the present"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def bounds(period: Period, at_us: int, anchor: datetime | None, time_zone: str) 
     """
     zone = _zone(time_zone)
     try:
-        first = _first(anchor, zone)
+        first = instant(anchor or _MONDAY, time_zone).astimezone(zone)
         if period.unit in _ELAPSING:
             start_us, end_us = _elapsing(fixed_us(period), at_us, first)
         else:
@@ -120,20 +124,22 @@ def check_zone(name: str) -> None:
     _zone(name)
 
 
-_BEYOND = (
-    "the period is not within the years 1 to 9999, where the calendar ends: take a shorter period,"
-    " or an anchor nearer to the present"
-)
+def instant(anchor: datetime, time_zone: str) -> datetime:
+    """Return an anchor in UTC; what a naive one says is the time of day in the time zone.
+
+    Raises:
+        QuotaError: there is no such time zone, or the anchor is not within the years 1 to 9999.
+    """
+    if anchor.utcoffset() is None:
+        anchor = anchor.replace(tzinfo=_zone(time_zone))
+    try:
+        return anchor.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise QuotaError(_BEYOND) from None
 
 
 def _unit(word: str) -> str:
     return _LETTERS[word[:2] if word[0] == "m" else word[0]]
-
-
-def _first(anchor: datetime | None, zone: tzinfo) -> datetime:
-    if anchor is None:
-        return _MONDAY.replace(tzinfo=zone)
-    return anchor.replace(tzinfo=zone) if anchor.tzinfo is None else anchor.astimezone(zone)
 
 
 def _elapsing(length_us: int, at_us: int, first: datetime) -> tuple[int, int]:
@@ -154,8 +160,8 @@ def _of_calendar(period: Period, at_us: int, first: datetime) -> tuple[int, int]
 
 def _guess(period: Period, at: datetime, first: datetime) -> int:
     if period.unit in _DAYS:
-        days = (at.replace(tzinfo=None) - first.replace(tzinfo=None)).days
-        return days // (period.count * _DAYS[period.unit])
+        # Of two instants in one time zone, Python subtracts what the clocks show.
+        return (at - first).days // (period.count * _DAYS[period.unit])
     months = (at.year - first.year) * 12 + at.month - first.month
     return months // (period.count * _MONTHS[period.unit])
 
@@ -166,7 +172,7 @@ def _start_us(period: Period, number: int, first: datetime) -> int:
         return _us(first)
     if period.unit in _DAYS:
         days = number * period.count * _DAYS[period.unit]
-        return _us(first.replace(fold=0) + timedelta(days=days))
+        return _us(first + timedelta(days=days))
     month = first.year * 12 + first.month - 1 + number * period.count * _MONTHS[period.unit]
     year, month0 = divmod(month, 12)
     # Both raise where the calendar ends.

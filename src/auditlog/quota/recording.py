@@ -1,32 +1,29 @@
 """What was decided, as rows of `quota_logs`; what was crossed, as rows and by the callback.
 
-Nothing here raises because of the application's callback or of the log. A callback that fails is
-told of, and the crossing counts as not told: some process calls again a minute later.
+The row of a crossing has the crossing's identity, so it can be there only once. It is not even
+submitted twice by one process, nor when it is known to be there: a role that may not read the
+table cannot find out that a row which is refused for its identity is the very same one.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from inspect import isawaitable, iscoroutinefunction
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
 from auditlog.capture.recorder import Recorder
-from auditlog.quota.model import Actor, Crossing, Decision
-from auditlog.records import QuotaLogRecord
+from auditlog.quota.callback import Callback, OnCrossed
+from auditlog.quota.model import Actor, Crossing, Decision, Key
+from auditlog.records import Outcome, QuotaLogRecord
 from auditlog.reporting import describe
 
-OnCrossed: TypeAlias = Callable[[Crossing], Awaitable[Any] | Any]
-"""The application's: a coroutine function, or a plain one, which is called in a thread."""
-
-CALLBACK_S = 45.0
-"""How long a callback may take: after 60 s another process takes the crossing for untold."""
+TELL_S = 45.0
+"""How long all callbacks may take: after 60 s another process takes a crossing for untold."""
 MAX_REMEMBERED = 10_000
-"""Crossings whose row was submitted by this process, so that it does not submit a second one."""
+"""Crossings whose rows this process has submitted."""
 
 
 class Recording:
-    """Tells the log, and the application.
+    """Tells the log, and the application. Holds on to neither the quotas nor their counters.
 
     Args:
         recorder: The log.
@@ -35,64 +32,84 @@ class Recording:
 
     def __init__(self, recorder: Recorder, on_crossed: OnCrossed | None) -> None:
         self._recorder = recorder
-        self._on_crossed = on_crossed
+        self._callback = None if on_crossed is None else Callback(on_crossed)
         self._submitted: OrderedDict[str, None] = OrderedDict()
         self.crossings = 0
+        """Whose rows were submitted."""
         self.failed = 0
+        """Calls of the callback that came to nothing."""
 
     def decided(self, decision: Decision, actor: Actor) -> None:
-        """Leave the row of a decision; one that was allowed makes room for others."""
-        key = decision.key
-        self._recorder.submit(
-            QuotaLogRecord(
-                key.quota_id,
-                decision.previous,
-                decision.usage,
-                decision.quota.limit,
-                actor.resource_owner or key.instance_id,
-                decision.allowed,
-                actor.user_id,
-                actor.action,
-                instance_id=key.instance_id,
-                low_priority=decision.allowed,
-            )
-        )
+        """Leave the row of a decision; under `drop_low_priority` a refusal outlives the others."""
+        self._recorder.submit(decision_record(decision, actor))
 
-    async def crossed(self, crossings: Iterable[Crossing]) -> list[str]:
-        """Leave the rows of crossings, then call back.
+    async def crossed(self, crossings: Sequence[Crossing]) -> list[str]:
+        """Leave the rows of crossings, and call back: for each counter, one after the other.
 
         Returns:
-            The identifiers of those that are told; the others are to be told again.
+            The identities of those that are told; the others are to be told again.
         """
-        crossings = list(crossings)
         for crossing in crossings:
             self._submit(crossing)
-        return [each.crossing_id for each in crossings if await self._call(each)]
+        if self._callback is None:
+            return [crossing.crossing_id for crossing in crossings]
+        gives_up_at = asyncio.get_running_loop().time() + TELL_S
+        calling = [
+            self._call_all(self._callback, of_one, gives_up_at) for of_one in _by_counter(crossings)
+        ]
+        return [crossing_id for told in await asyncio.gather(*calling) for crossing_id in told]
+
+    def reset(self) -> None:
+        """In a child process: it has told nothing yet."""
+        self._submitted = OrderedDict()
+        self.crossings = self.failed = 0
+        if self._callback is not None:
+            self._callback.reset()
 
     def _submit(self, crossing: Crossing) -> None:
-        if crossing.crossing_id in self._submitted:
+        if crossing.stored_at is not None or crossing.crossing_id in self._submitted:
             return
+        if self._recorder.submit(crossing_record(crossing)) is Outcome.DROPPED:
+            return  # some process submits it again in a minute
+        self.crossings += 1
         self._submitted[crossing.crossing_id] = None
         if len(self._submitted) > MAX_REMEMBERED:
             self._submitted.popitem(last=False)
-        self.crossings += 1
-        self._recorder.submit(crossing_record(crossing))
 
-    async def _call(self, crossing: Crossing) -> bool:
-        if self._on_crossed is None:
-            return True
-        try:
-            async with asyncio.timeout(CALLBACK_S):
-                await _called(self._on_crossed, crossing)
-        except Exception as error:  # noqa: BLE001  # the application's code may do anything
-            self.failed += 1
-            self._recorder.reporter.report(
-                "auditlog.on_crossed_failed",
-                f"on_crossed raised {describe(error)}; it is called again in a minute",
-                level=logging.ERROR,
-            )
-            return False
-        return True
+    async def _call_all(
+        self, callback: Callback, crossings: list[Crossing], gives_up_at: float
+    ) -> list[str]:
+        told = []
+        for crossing in crossings:
+            try:
+                async with asyncio.timeout_at(gives_up_at):
+                    await callback.call(crossing)
+                told.append(crossing.crossing_id)
+            except Exception as error:  # noqa: BLE001  # the application's code may do anything
+                self.failed += 1
+                self._recorder.reporter.report(
+                    "auditlog.on_crossed_failed",
+                    f"on_crossed raised {describe(error)}; it is called again in a minute",
+                    level=logging.ERROR,
+                )
+        return told
+
+
+def decision_record(decision: Decision, actor: Actor) -> QuotaLogRecord:
+    """Make the row of a decision."""
+    key = decision.key
+    return QuotaLogRecord(
+        key.quota_id,
+        decision.previous,
+        decision.usage,
+        decision.quota.limit,
+        actor.resource_owner or key.instance_id,
+        decision.allowed,
+        actor.user_id,
+        actor.action,
+        instance_id=key.instance_id,
+        low_priority=decision.allowed,
+    )
 
 
 def crossing_record(crossing: Crossing) -> QuotaLogRecord:
@@ -103,22 +120,19 @@ def crossing_record(crossing: Crossing) -> QuotaLogRecord:
         crossing.current_usage,
         crossing.quota_limit,
         crossing.resource_owner or crossing.instance_id,
-        True,
-        crossing.user_id,
-        crossing.action,
-        True,
-        crossing.instance_id,
-        crossing.crossing_id,
-        crossing.crossed_at,
+        allowed=True,
+        user_id=crossing.user_id,
+        action=crossing.action,
+        threshold_exceeded=True,
+        instance_id=crossing.instance_id,
+        log_id=crossing.crossing_id,
+        log_date=crossing.crossed_at,
     )
 
 
-async def _called(on_crossed: OnCrossed, crossing: Crossing) -> None:
-    if iscoroutinefunction(on_crossed) or iscoroutinefunction(
-        getattr(on_crossed, "__call__", None)  # noqa: B004  # not whether it is callable: which
-    ):
-        await on_crossed(crossing)
-        return
-    answer = await asyncio.to_thread(on_crossed, crossing)
-    if isawaitable(answer):  # of a partial, or a lambda around a coroutine function
-        await answer
+def _by_counter(crossings: Sequence[Crossing]) -> list[list[Crossing]]:
+    counters: dict[Key, list[Crossing]] = {}
+    for crossing in crossings:
+        key = Key(crossing.quota_id, crossing.instance_id, crossing.subject)
+        counters.setdefault(key, []).append(crossing)
+    return list(counters.values())

@@ -33,7 +33,7 @@ def quota_from(row: Mapping[str, Any]) -> Quota:
         QuotaError: it is no quota that can work; names it, and says what would do. No other error.
     """
     try:
-        return quota_of(values_from(row))
+        return Quota(**values_from(row))
     except QuotaError as error:
         tenant = f" --tenant {row['instance_id']}" if row["instance_id"] else ""
         raise QuotaError(
@@ -44,27 +44,10 @@ def quota_from(row: Mapping[str, Any]) -> Quota:
 
 def values_from(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a quota's fields, whether or not they can work."""
-    values = {name: row[column] for name, column in _COLUMNS.items() if column in row}
-    several = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    lists = {column: tuple(value) for column, value in row.items() if isinstance(value, list)}
     tenant, anchor = row["instance_id"] or None, _instant(row["anchor_s"])
-    return {**values, **several, "tenant": tenant, "anchor": anchor}
-
-
-def quota_of(values: Mapping[str, Any]) -> Quota:
-    """Make a quota of values of its fields, whatever they are.
-
-    Raises:
-        QuotaError: they cannot work. No other error.
-    """
-    for name, value in values.items():
-        if isinstance(value, tuple) and not all(isinstance(each, str | int) for each in value):
-            raise QuotaError(f"{name} must be a list without nulls, and without lists in it")
-    if isinstance(values.get("anchor"), Decimal):
-        raise QuotaError("anchor must be in the years 1 to 9999")
-    try:
-        return Quota(**values)
-    except (TypeError, OverflowError) as error:
-        raise QuotaError(str(error)) from None
+    given = {**row, **lists, "instance_id": tenant, "anchor": anchor}
+    return {name: given[column] for name, column in _COLUMNS.items()}
 
 
 def row_from(quota: Quota) -> dict[str, Any]:

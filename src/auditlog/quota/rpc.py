@@ -7,31 +7,43 @@ import re
 import time
 from collections.abc import Callable
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
 from auditlog.capture.context import current
 from auditlog.capture.recorder import Recorder
-from auditlog.capture.rpc.durable import Refusal
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.rpc.names import NAMES
 from auditlog.capture.shared import Identify
-from auditlog.quota.admission import Admission, Traffic, admit, admit_in_thread
-from auditlog.quota.model import Decision, QuotaExceeded
+from auditlog.quota.admission import (
+    Admission,
+    Traffic,
+    admit,
+    admit_in_thread,
+    check_key,
+    key_of,
+)
+from auditlog.quota.fields import UNAVAILABLE_RETRY_S, problem_of
+from auditlog.quota.model import Basis, Decision, QuotaExceeded
 from auditlog.quota.quotas import Quotas
 from auditlog.quota.status_details import encode_status, quota_failure, retry_info
-from auditlog.reporting import describe
 
+Refusal: TypeAlias = tuple[Any, str, tuple[tuple[str, str | bytes], ...]]
+"""A status, its text, and the trailing metadata, as `abort` takes them."""
 NOT_FOUND: Final = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 """What a server answers for a method that is not there."""
+OTHER: Final = "_OTHER"
+"""All methods that are not there: clients invent their names, of which no counter is made. It is
+what OpenTelemetry's conventions call them.
+"""
 _MAKERS: Final[dict[tuple[bool, bool], tuple[str, Callable[..., Any]]]] = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
     (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
     (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
-_USED_UP: Final = grpc.StatusCode.RESOURCE_EXHAUSTED
+_HEALTH: Final = "/grpc.health.v1.Health/"
 _DETAILS: Final = "grpc-status-details-bin"
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback: a client whose policy
 # retries does so after as many milliseconds, and never if they are negative.
@@ -56,6 +68,7 @@ class Gate:
     __slots__ = ("_key", "_quotas")
 
     def __init__(self, quotas: Quotas, key: Identify | None) -> None:
+        check_key(key)
         self._quotas = quotas
         self._key = key
 
@@ -68,7 +81,7 @@ class Gate:
         """Wait for the decision about the RPC at hand.
 
         Args:
-            path: Its full method.
+            path: Its full method, or `OTHER`.
             context: As its handler gets it.
 
         Raises:
@@ -90,8 +103,8 @@ class Gate:
         """Say that no audit interceptor is in front."""
         self.recorder.reporter.report(
             "auditlog.quota_outside",
-            "a QuotaInterceptor brings its own AuditInterceptor, with the default policy and without"
-            " callables: put yours before it in the list of interceptors",
+            "a QuotaInterceptor brings its own AuditInterceptor, with no more than the settings:"
+            " put yours before it in the list of interceptors",
         )
 
     def _traffic(self, path: str, context: Any) -> Traffic:
@@ -99,21 +112,19 @@ class Gate:
         return Traffic(
             method=method,
             path=path,
-            is_write=is_write(method),
+            is_write=path is not OTHER and is_write(method),
             address=None if exchange is None else _address_of(exchange),
-            api_key=None if self._key is None else self._ask(self._key, context),
+            api_key=key_of(self._key, context, self.recorder.reporter),
             holder=exchange,
         )
 
-    def _ask(self, key: Identify, context: Any) -> str | None:
-        try:
-            answer = key(context)
-            return None if answer is None else str(answer)
-        except Exception as error:  # noqa: BLE001  # the application's code may do anything
-            self.recorder.reporter.report(
-                "auditlog.identify_failed", f"the callable for API keys raised {describe(error)}"
-            )
-            return None
+
+def is_limited(path: str) -> bool:
+    """Tell whether a method is counted: not so health checks, or a quota would end the service.
+
+    They are those of https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
+    """
+    return not path.startswith(_HEALTH)
 
 
 def is_write(method: str) -> bool:
@@ -122,14 +133,19 @@ def is_write(method: str) -> bool:
 
 
 def refusal_of(decision: Decision) -> Refusal:
-    """Return what a client gets whose RPC goes beyond a quota."""
-    quota = decision.quota
+    """Return what a client gets whose RPC is refused, and let the RPC's row say why.
+
+    RESOURCE_EXHAUSTED; while the database is away UNAVAILABLE, which is no fault of the client's.
+    """
+    exchange = _exchange_at_hand()
+    if exchange is not None:
+        exchange.metadata["audit.quota_refused"] = decision.quota.id
+    message: str = problem_of(decision)["detail"]
+    if decision.basis is Basis.UNAVAILABLE:
+        return _refusal(grpc.StatusCode.UNAVAILABLE, message, UNAVAILABLE_RETRY_S * 1000)
+    failure = quota_failure(decision.quota.id, decision.quota.limit, message)
     delay_ms = max(1, ceil(decision.resets_in_s * 1000))
-    message = f"The quota {quota.id!r} is used up."
-    failure = quota_failure(quota.id, quota.limit, message)
-    status = encode_status(_USED_UP.value[0], message, retry_info(delay_ms), failure)
-    pushback = str(_pushback_ms(delay_ms))
-    return Refusal(_USED_UP, message, ((_DETAILS, status), (_PUSHBACK, pushback)))
+    return _refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message, delay_ms, failure)
 
 
 def rewired(handler: Any, wrap: Callable[[Any], Any]) -> Any:
@@ -142,6 +158,11 @@ def rewired(handler: Any, wrap: Callable[[Any], Any]) -> Any:
 def unknown(behaviour: Any) -> Any:
     """Return a handler that takes any RPC, and reads nothing of it."""
     return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+def _refusal(code: Any, message: str, delay_ms: int, *details: bytes) -> Refusal:
+    status = encode_status(code.value[0], message, retry_info(delay_ms), *details)
+    return code, message, ((_DETAILS, status), (_PUSHBACK, str(_pushback_ms(delay_ms))))
 
 
 def _heed(admission: Admission) -> None:

@@ -5,17 +5,18 @@ import warnings
 from collections.abc import Generator
 from typing import Any, Protocol, Self
 
-from auditlog.quota.model import Actor, Decision, Key, Quota, QuotaExceeded
+from auditlog.quota.model import Decision, QuotaExceeded
+from auditlog.quota.order import Order
 
 
 class Spender(Protocol):
-    """Decides. `Quotas` does."""
+    """Carries orders out. `Quotas` does."""
 
-    async def decide(self, quota: Quota, key: Key, amount: int, actor: Actor) -> Decision:
-        """Spend, and tell."""
+    async def carry_out(self, order: Order) -> Decision:
+        """Decide, and tell."""
 
-    def decide_in_thread(self, quota: Quota, key: Key, amount: int, actor: Actor) -> Decision:
-        """Do what `decide` does; blocks."""
+    def carry_out_in_thread(self, order: Order) -> Decision:
+        """Do what `carry_out` does; blocks."""
 
     def give_back(self, decision: Decision) -> None:
         """Take a spending back."""
@@ -27,21 +28,22 @@ class Spending:
     `with` blocks, and is for threads; on an event loop there are `await` and `async with`.
 
     Raises:
-        QuotaExceeded: refused. On awaiting or entering, as the others.
+        QuotaExceeded: it is refused. When awaited or entered, as all of these.
+        QuotaError: there is no such quota, or it is not known whose usage it is.
         RuntimeError: it is spent already; or `with` was used on an event loop.
     """
 
-    __slots__ = ("_begun", "_decision", "_spender", "_what")
+    __slots__ = ("_begun", "_decision", "_order", "_spender")
 
-    def __init__(self, spender: Spender, quota: Quota, key: Key, amount: int, actor: Actor) -> None:
+    def __init__(self, spender: Spender, order: Order) -> None:
         self._spender = spender
-        self._what = (quota, key, amount, actor)
+        self._order = order
         self._begun = False
         self._decision: Decision | None = None
 
     @property
     def decision(self) -> Decision:
-        """What was decided: what is left, and until when.
+        """What was decided: what is left, and for how long.
 
         Raises:
             RuntimeError: nothing yet.
@@ -58,29 +60,32 @@ class Spending:
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
-        self._leave(failed=kind is not None)
+        if kind is not None:
+            self._spender.give_back(self.decision)
 
     def __enter__(self) -> Self:
-        _refuse_loop()
         self._begin()
-        self._conclude(self._spender.decide_in_thread(*self._what))
+        _refuse_loop()
+        self._conclude(self._spender.carry_out_in_thread(self._order))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._leave(failed=kind is not None)
+        if kind is not None:
+            self._spender.give_back(self.decision)
 
     def __del__(self) -> None:
+        # As of a coroutine: a forgotten `await` would let everything pass, and nobody would know.
         if not self._begun:
             warnings.warn(
-                f"spend({self._what[0].id!r}) was neither awaited nor entered: nothing was spent",
+                f"spend({self._order.quota_id!r}) was neither awaited nor entered",
                 RuntimeWarning,
-                source=self,
                 stacklevel=2,
+                source=self,
             )
 
     async def _spend(self) -> Decision:
         self._begin()
-        return self._conclude(await self._spender.decide(*self._what))
+        return self._conclude(await self._spender.carry_out(self._order))
 
     def _begin(self) -> None:
         if self._begun:
@@ -92,10 +97,6 @@ class Spending:
         if not decision.allowed:
             raise QuotaExceeded(decision)
         return decision
-
-    def _leave(self, *, failed: bool) -> None:
-        if failed:
-            self._spender.give_back(self.decision)
 
 
 def _refuse_loop() -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from psycopg import Connection
+from psycopg import Connection, Transaction
 from psycopg.rows import dict_row
 
 from auditlog import evidence
@@ -86,11 +86,11 @@ def named(found: list[StoredQuota], quota_id: str, tenant: str | None) -> Stored
 
 
 @contextmanager
-def alone(conn: Connection[Any]) -> Iterator[None]:
+def alone(conn: Connection[Any]) -> Iterator[Transaction]:
     """Be the only one who changes quotas, in a transaction; processes go on reading them."""
-    with conn.transaction():
+    with conn.transaction() as transaction:
         conn.execute(_LOCK)
-        yield
+        yield transaction
 
 
 def values_before(
@@ -134,8 +134,7 @@ def put(
         if before == after:
             return "unchanged"
         conn.execute(statement("quota_put"), {**row_from(quota), "by": by})
-        changed = [name for name in after if before is None or before[name] != after[name]]
-        what = ", ".join(changed) if before else f"a limit of {quota.limit}"
+        what = _difference(before, after) if before else f"a limit of {quota.limit}"
         _record(conn, "set", quota.id, what, tenant=quota.tenant, before=before, after=after, by=by)
     return "set"
 
@@ -170,6 +169,11 @@ def _stored(row: Mapping[str, Any]) -> StoredQuota:
     except QuotaError as error:
         quota, problem = None, str(error)
     return StoredQuota(values_from(row), quota, problem, changed_at(row), row["changed_by"])
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    changed = [name for name in after if before[name] != after[name]]
+    return ", ".join(f"{name} from {before[name]} to {after[name]}" for name in changed)
 
 
 def _record(conn: Connection[Any], what: str, quota_id: str, detail: str, **metadata: Any) -> None:

@@ -1,8 +1,8 @@
-"""Where a writer runs: as a task of a running loop, or on a loop of its own in one thread.
+"""Where a job runs: as a task of a running loop, or on a loop of its own in one thread.
 
-Both look the same from outside: `finished` is done when the writer has returned, and `stop` and
+Both look the same from outside: `finished` is done when the job has returned, and `stop` and
 `cancel` may be called from any thread. At the end of the process, when Python starts no more
-threads, `wait` runs the writer itself.
+threads, `wait` runs the job itself. The writer is one.
 """
 
 import asyncio
@@ -11,38 +11,49 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
-
-from auditlog.sink.writer import Writer
+from typing import Any, Protocol
 
 # How long a connection that was cut may take to be noticed.
 CUT_S = 1.0
 
 
-class Runner:
-    """One run of one writer, from start to end. Made by `on_loop` or `in_thread`."""
+class Job(Protocol):
+    """What runs, once or again and again, until it is stopped. All of it belongs to its loop."""
 
-    def __init__(self, writer: Writer, on_end: Callable[["Runner"], None]) -> None:
+    async def run(self) -> None:
+        """Work until `stop`; finish what is to be finished, and return."""
+
+    def stop(self) -> None:
+        """Make `run` finish, and return."""
+
+    def give_up(self) -> bool:
+        """Make `run` end now, as if cancelled; False if only cancelling its task can do it."""
+
+
+class Runner:
+    """One run of one job, from start to end. Made by `on_loop` or `in_thread`."""
+
+    def __init__(self, job: Job, on_end: Callable[["Runner"], None]) -> None:
         self.finished: Future[None] = Future()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._writer = writer
+        self._job = job
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def on_loop(cls, writer: Writer, on_end: Callable[["Runner"], None]) -> "Runner":
-        """Start the writer as a task of the running loop."""
-        runner = cls(writer, on_end)
+    def on_loop(cls, job: Job, on_end: Callable[["Runner"], None]) -> "Runner":
+        """Start the job as a task of the running loop."""
+        runner = cls(job, on_end)
         runner._begin(asyncio.get_running_loop())
         return runner
 
     @classmethod
-    def in_thread(cls, writer: Writer, on_end: Callable[["Runner"], None]) -> "Runner":
-        """Start the writer on a loop in a background thread; return when that loop runs.
+    def in_thread(cls, job: Job, on_end: Callable[["Runner"], None]) -> "Runner":
+        """Start the job on a loop in a background thread; return when that loop runs.
 
         When there can be no thread, the runner is not alive, and `wait` does all the work.
         """
-        runner = cls(writer, on_end)
+        runner = cls(job, on_end)
         if sys.is_finalizing():
             # A finalizer submits. The thread would never run, and its start would wait for ever.
             return runner
@@ -60,11 +71,11 @@ class Runner:
 
     @property
     def alive(self) -> bool:
-        """Whether the writer can make progress: not on a loop that nobody runs."""
+        """Whether the job can make progress: not on a loop that nobody runs."""
         return not self.finished.done() and self.loop is not None and self.loop.is_running()
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until the writer has returned; False when it has not within the time."""
+        """Block until the job has returned; False when it has not within the time."""
         if self.loop is None:
             self._run_to_the_end(timeout_s)
             # Cut when the time was over, it has finished as well, but not its work.
@@ -72,18 +83,18 @@ class Runner:
         return bool(wait({self.finished}, timeout_s).done)
 
     def stop(self) -> None:
-        """Ask the writer to ship what is left and return."""
-        self._call(self._writer.stop)
+        """Ask the job to finish what is left and return."""
+        self._call(self._job.stop)
 
     def cancel(self) -> None:
-        """End the writer at once; what it had under way stays with it."""
+        """End the job at once; what it had under way stays with it."""
         self._call(self._cut)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         self.loop = loop
-        # In a context of its own: the writer outlives the request that happened to start it.
+        # In a context of its own: the job outlives the request that happened to start it.
         self._task = loop.create_task(
-            self._writer.run(), name="auditlog.writer", context=contextvars.Context()
+            self._job.run(), name="auditlog.writer", context=contextvars.Context()
         )
         self._task.add_done_callback(self._end)
         return self._task
@@ -107,7 +118,7 @@ class Runner:
             loop = asyncio.get_running_loop()
             task = self._begin(loop)
             # After the first step of the task, which takes `stop` back.
-            loop.call_soon(self._writer.stop)
+            loop.call_soon(self._job.stop)
             loop.call_later(timeout_s, self._cut)
             await asyncio.wait({task})
 
@@ -116,7 +127,7 @@ class Runner:
     def _cut(self) -> None:
         if self._task is None or self._task.done() or self.loop is None:
             return
-        if self._writer.give_up():
+        if self._job.give_up():
             self.loop.call_later(CUT_S, self._task.cancel)
         else:
             self._task.cancel()

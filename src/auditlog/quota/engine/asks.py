@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-from auditlog.quota.engine.clock import Span
+from auditlog.quota.engine.clock import NOWHEN, Span
+from auditlog.quota.engine.owed import Charge
 from auditlog.quota.model import Actor, Decision, Key, Quota
 
 MAX_WAITING = 10_000
@@ -55,21 +56,21 @@ class Ask:
 
 
 class Group:
-    """Equal spendings of one counter; with none it takes units in advance, or charges them."""
+    """Equal spendings of one counter; with none, a charge, or units in advance and no more."""
 
-    __slots__ = ("amount", "asks", "charged_by", "extra", "key", "quota", "since", "span")
+    __slots__ = ("amount", "asks", "charge", "extra", "key", "quota", "span")
 
-    def __init__(self, quota: Quota, key: Key, amount: int) -> None:
+    def __init__(
+        self, quota: Quota, key: Key, amount: int, span: Span = NOWHEN, charge: Charge | None = None
+    ) -> None:
         self.quota = quota
         self.key = key
         self.amount = amount
         self.asks: list[Ask] = []
-        self.span = Span(0, 0, 0)
+        self.span = span
         self.extra = 0
-        self.charged_by: Actor | None = None
-        """Who used the units; None unless they are charged."""
-        self.since = 0.0
-        """When they were used, by the monotonic clock."""
+        """Units that are wanted in advance."""
+        self.charge = charge
 
 
 class Asks:
@@ -81,6 +82,8 @@ class Asks:
         self._groups: deque[Group] = deque()
         self._open: dict[tuple[Key, int, int], Group] = {}
         self._waiting = 0
+        self.is_closed = False
+        """Has whoever answers found nothing more to do, and ended?"""
 
     def __len__(self) -> int:
         """Count the spendings that are not sent yet."""
@@ -105,6 +108,16 @@ class Asks:
             self._waiting += 1
             return True
 
+    def open(self) -> None:
+        """Begin, or begin again, to answer."""
+        self.is_closed = False
+
+    def close(self) -> bool:
+        """End, unless something waits: then somebody was faster, and is to be answered."""
+        with self._lock:
+            self.is_closed = not self._waiting
+            return self.is_closed
+
     def take(self, most: int) -> list[Group]:
         """Hand over the groups that have waited longest."""
         with self._lock:
@@ -123,7 +136,7 @@ class Asks:
             What its owner went on with, to whom the decision comes too late.
         """
         with self._lock:
-            if ask.given is not None:
+            if ask.given is not None or ask.decision is not None or ask.failed:
                 return ask.given
             ask.decision = decision
             ask.failed = decision is None

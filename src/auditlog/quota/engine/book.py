@@ -119,6 +119,11 @@ class Book:
         """Count the counters of which something is held or remembered."""
         return len(self._entries)
 
+    @property
+    def has_low(self) -> bool:
+        """Are there leases to be renewed?"""
+        return bool(self._low)
+
     def try_now(self, quota: Quota, key: Key, amount: int) -> Decision | None:
         """Decide by what is held or remembered; None if that does not suffice."""
         now = time.monotonic()
@@ -147,7 +152,7 @@ class Book:
             quota,
             key,
             amount,
-            True,  # noqa: FBT003  # by position it takes half the time
+            True,  # by position it takes half the time
             previous,
             usage,
             span[0],
@@ -188,8 +193,7 @@ class Book:
             for key in list(self._low)[:most]:
                 entry = self._low.pop(key)
                 if self._entries.get(key) is entry and now < entry.ends_at:
-                    group = Group(entry.quota, key, 0)
-                    group.span = entry.span
+                    group = Group(entry.quota, key, 0, entry.span)
                     group.extra = min(entry.demand(now, self._lease_s), MAX_UNITS)
                     groups.append(group)
         return groups
@@ -198,6 +202,10 @@ class Book:
         """Note what was answered; return the decisions of the group's asks, in their order."""
         now = time.monotonic()
         with self._lock:
+            if not group.asks and not self._is_known(group):
+                # A lease of what is defined otherwise by now, or was forgotten as it was idle.
+                self._owed.give_back(group.key, group.span, answer.extra)
+                return []
             entry = self._entry(group, now)
             previous = answer.previous - entry.units
             entry.units += answer.extra
@@ -222,6 +230,13 @@ class Book:
             entry = self._entries.get(group.key)
             if entry is not None:
                 entry.renewing = False
+
+    def add(self, key: Key, span: Span, units: int) -> None:
+        """Note units that were used, and are not charged yet."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.span == span:
+                entry.used += units
 
     def take_back(self, decision: Decision) -> bool:
         """Put the units of a spending to the lease they may be of; False if there is none."""
@@ -260,6 +275,10 @@ class Book:
         if now >= entry.refused_until or amount <= entry.left:
             return None
         return _decision(entry, key, amount, False, entry.used, now, _REMEMBERED)
+
+    def _is_known(self, group: Group) -> bool:
+        entry = self._entries.get(group.key)
+        return entry is not None and entry.quota is group.quota and entry.span == group.span
 
     def _entry(self, group: Group, now: float) -> Entry:
         """Return the entry of a group; what is of another period or definition ends."""
@@ -311,7 +330,7 @@ def _dealt(entry: Entry, group: Group, granted: int, previous: int, now: float) 
     return decisions
 
 
-def _decision(
+def _decision(  # noqa: PLR0917  # as those of what it makes
     entry: Entry, key: Key, amount: int, allowed: bool, previous: int, now: float, basis: Basis
 ) -> Decision:
     usage = previous + amount if allowed else previous

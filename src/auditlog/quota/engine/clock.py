@@ -27,6 +27,9 @@ class Span(NamedTuple):
     """Length of the window that rolls; 0 for a period."""
 
 
+NOWHEN = Span(0, 0, 0)
+
+
 class Clock:
     """Microseconds since 1970 by the database's clock; by this machine's until that is known."""
 

@@ -9,11 +9,11 @@ that means.
 import asyncio
 import dataclasses
 import select
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import orjson
 from psycopg import AsyncClientCursor, AsyncConnection, Error
 from psycopg.rows import RowFactory, dict_row, tuple_row
 
@@ -34,13 +34,12 @@ _SPEND = """
 _RETURN = "SELECT logstore.return_quotas(%s::jsonb)"
 _UNFINISHED = "SELECT * FROM logstore.unfinished_crossings(make_interval(secs => %s), %s)"
 _CALLED = "SELECT logstore.crossings_called(%s::uuid[])"
-_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 Row = tuple[Any, ...]
 
 
 class Link:
-    """One connection for one call at a time."""
+    """One connection, for one call at a time of one task: the one that attached itself last."""
 
     def __init__(
         self, settings: Settings, resolve_dsn: Callable[[], Awaitable[str]], call_s: float
@@ -52,12 +51,22 @@ class Link:
             resolve_dsn: Gives the libpq connection string; called before each connecting.
             call_s: How long a call may take, in seconds.
         """
+        self.busy_since: float | None = None
+        """When what is under way began, by the monotonic clock; None while nothing is."""
+        self.is_connected = False
+        """If a call has failed: is its transaction known to be undone?"""
         connect_s = min(settings.connect_timeout_s, MOST_CONNECT_S)
         self._database = Database(
             dataclasses.replace(settings, connect_timeout_s=connect_s), resolve_dsn
         )
         self._call_s = call_s
         self._begin = _BEGIN.format(ms=max(1, round(call_s * _SERVERS_SHARE * 1000)))
+        self._task: asyncio.Task[Any] | None = None
+
+    def attach(self) -> None:
+        """Belong to the current task; one that had it before is cancelled at its next step."""
+        self._task = asyncio.current_task()
+        self.busy_since = None
 
     async def connect(self) -> None:
         """See to it that there is a connection; nothing was sent if this fails.
@@ -65,30 +74,31 @@ class Link:
         Raises:
             psycopg.Error, OSError, AuditLogError: there is none to be had.
         """
-        connection = await self._database.connect()
-        if _has_ended(connection):
-            await self._database.close()
-            await self._database.connect()
+        with self._busy():
+            connection = await self._database.connect()
+            if _has_ended(connection):
+                await self._database.close()
+                await self._database.connect()
+        self.is_connected = True
 
-    async def spend(self, asks: Sequence[Mapping[str, Any]]) -> list[Row]:
-        """Spend; return an answer for each ask, in the order of the answers' first column.
+    async def spend(self, asks: str) -> list[Row]:
+        """Spend; return an answer for each ask, in the order of the asks.
+
+        Args:
+            asks: As JSON.
 
         Raises:
             psycopg.Error, OSError: nothing is spent, or the outcome is not known.
         """
-        return sorted(await self._call(_SPEND, (_json(asks),)))
+        return sorted(await self._call(_SPEND, (asks,)))
 
-    async def give_back(self, returns: Sequence[Mapping[str, Any]]) -> None:
-        """Give units back; raises as `spend`."""
-        await self._call(_RETURN, (_json(returns),))
+    async def give_back(self, returns: str) -> None:
+        """Give units back, as JSON; raises as `spend`."""
+        await self._call(_RETURN, (returns,))
 
     async def definitions(self) -> Sequence[Mapping[str, Any]]:
         """Read the limits that are laid down in the database; raises as `spend`."""
         return await self._call(DEFINITIONS.decode(), (), dict_row)
-
-    async def clock_us(self) -> int:
-        """Return the database's clock, in microseconds since 1970; raises as `spend`."""
-        return int((await self._call(_CLOCK, ()))[0][0])
 
     async def unfinished(self, older_than_s: float, most: int) -> Sequence[Mapping[str, Any]]:
         """Undertake to tell crossings that nobody told for so long; raises as `spend`."""
@@ -110,24 +120,25 @@ class Link:
         self, query: str, parameters: tuple[Any, ...], factory: RowFactory[Any] = tuple_row
     ) -> list[Any]:
         """Run one statement as a transaction of its own, in one message; return its rows."""
-        try:
+        with self._busy():
             connection = await self._database.connect()
-            with self._hanging_up():
-                # It fills in the parameters here: only then several statements are one message.
-                cursor = AsyncClientCursor(connection, row_factory=factory)
-                message = f"{self._begin}{query}; COMMIT"
-                await cursor.execute(message.encode(), parameters)
-                cursor.nextset()
-                cursor.nextset()
-                return await cursor.fetchall()
-        except BaseException as error:
-            if not isinstance(error, Error) or not await self._is_usable():
-                await self._database.close()
-            raise
+            # It fills in the parameters here: only then are several statements one message.
+            cursor = AsyncClientCursor(connection, row_factory=factory)
+            message = f"{self._begin}{query}\n; COMMIT"
+            try:
+                with self._hanging_up():
+                    await cursor.execute(message.encode(), parameters or None)
+            except BaseException as error:
+                self.is_connected = isinstance(error, Error) and await self._is_usable(connection)
+                if not self.is_connected:
+                    await self._database.close()
+                raise
+            cursor.nextset()
+            cursor.nextset()
+            return await cursor.fetchall()
 
-    async def _is_usable(self) -> bool:
+    async def _is_usable(self, connection: AsyncConnection[Any]) -> bool:
         """Tell whether the connection can go on; a transaction that failed is undone."""
-        connection = await self._database.connect()
         if connection.closed:
             return False
         try:
@@ -138,16 +149,22 @@ class Link:
         return True
 
     @contextmanager
+    def _busy(self) -> Iterator[None]:
+        self.busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._task is not asyncio.current_task():
+                raise asyncio.CancelledError
+            self.busy_since = None
+
+    @contextmanager
     def _hanging_up(self) -> Iterator[None]:
         timer = asyncio.get_running_loop().call_later(self._call_s, self._database.hang_up)
         try:
             yield
         finally:
             timer.cancel()
-
-
-def _json(values: Sequence[Mapping[str, Any]]) -> str:
-    return orjson.dumps(values).decode()
 
 
 def _has_ended(connection: AsyncConnection[Any]) -> bool:
@@ -158,5 +175,3 @@ def _has_ended(connection: AsyncConnection[Any]) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-

@@ -7,7 +7,7 @@ there may be only so many of those. Thread-safe.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from auditlog.quota.engine.clock import Span
 from auditlog.quota.model import MAX_UNITS, Actor, Key, Quota
@@ -27,7 +27,7 @@ class Charge:
     units: int
     actor: Actor
     """The last of those who used them."""
-    since: float
+    since: float = field(default_factory=time.monotonic)
     """When the first were used, by the monotonic clock."""
 
 
@@ -65,18 +65,17 @@ class Owed:
         """Are there units to give back?"""
         return bool(self._returns)
 
-    def charge(self, quota: Quota, key: Key, span: Span, units: int, actor: Actor) -> None:
+    def charge(self, charge: Charge) -> None:
         """Add units that were used."""
-        counter = (key, span.start_us, span.window_us)
+        counter = (charge.key, charge.span.start_us, charge.span.window_us)
         with self._lock:
-            charge = self._charges.get(counter)
-            if charge is not None:
-                charge.units = min(charge.units + units, MAX_UNITS)
-                charge.quota, charge.actor = quota, actor
+            kept = self._charges.get(counter)
+            if kept is not None:
+                kept.units = min(kept.units + charge.units, MAX_UNITS)
+                kept.quota, kept.actor = charge.quota, charge.actor
                 return
             if len(self._charges) < MAX_COUNTERS:
-                now = time.monotonic()
-                self._charges[counter] = Charge(quota, key, span, min(units, MAX_UNITS), actor, now)
+                self._charges[counter] = charge
                 return
         self._on_lost()
 
@@ -109,7 +108,3 @@ class Owed:
         """Hand over the oldest returns."""
         with self._lock:
             return [self._returns.pop(each) for each in list(self._returns)[:most]]
-
-    def keep(self, charge: Charge) -> None:
-        """Take a charge again that could not be sent."""
-        self.charge(charge.quota, charge.key, charge.span, charge.units, charge.actor)

@@ -1,0 +1,68 @@
+"""The definitions in force: the application's own, and over them what the database says.
+
+Read in any thread; replaced as a whole by whoever reads the database. A row that is no quota is
+reported, and the application's definition of that name, if there is one, applies.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from auditlog.capture.recorder import Recorder
+from auditlog.errors import QuotaError
+from auditlog.quota.definitions import Definitions
+from auditlog.quota.file import load
+from auditlog.quota.model import Quota
+from auditlog.quota.rows import quota_from
+
+_Row = Mapping[str, Any]
+
+
+class Catalogue:
+    """What is limited, as known at the moment.
+
+    Args:
+        recorder: Where invalid rows are reported.
+        quotas: From the code.
+        file: A TOML file with more.
+
+    Raises:
+        QuotaError: one cannot work, or is defined twice.
+    """
+
+    def __init__(
+        self, recorder: Recorder, quotas: Iterable[Quota], file: str | os.PathLike[str] | None
+    ) -> None:
+        self._recorder = recorder
+        self._own = (*quotas, *(() if file is None else load(os.fspath(file))))
+        self.definitions = Definitions(self._own)
+        self.read_once: Future[None] = Future()
+        """Done when the database has said for the first time what it knows."""
+        self._rows: Sequence[_Row] = ()
+        self._stored: dict[tuple[str, str], tuple[_Row, Quota | None]] = {}
+
+    def read(self, rows: Sequence[_Row]) -> None:
+        """Take over the rows of `logstore.quotas`, all of them; called by one at a time."""
+        if rows != self._rows:
+            self._rows = rows
+            # A quota that is what it was stays the same object, by which others know it.
+            self._stored = {_identity(row): (row, self._quota(row)) for row in rows}
+            stored = [quota for _, quota in self._stored.values() if quota is not None]
+            self.definitions = Definitions(self._own, stored)
+        if not self.read_once.done():
+            self.read_once.set_result(None)
+
+    def _quota(self, row: _Row) -> Quota | None:
+        known = self._stored.get(_identity(row))
+        if known is not None and known[0] == row:
+            return known[1]
+        try:
+            return quota_from(row)
+        except QuotaError as error:
+            self._recorder.reporter.report("auditlog.quota_invalid", str(error))
+            return None
+
+
+def _identity(row: _Row) -> tuple[str, str]:
+    return row["quota_id"], row["instance_id"]
