@@ -1,8 +1,8 @@
 -- The functions that count: all spending of quotas goes through them, on the database's clock.
 --
--- What a process wants at one moment is one call, and one transaction. A call takes the counters in
--- the order of their keys, so two calls never wait for each other: one call is a transaction, and
--- nothing else is in it. Instants and lengths of time in JSON are microseconds, instants since 1970.
+-- What a process wants at one moment is one call, and a call is a transaction with nothing else in it:
+-- it takes counters in the order of their keys, and then those who wait do not wait for each other.
+-- Instants and lengths of time in JSON are microseconds, instants since 1970.
 --
 -- What may be granted to a role that is not the owner, beside USAGE on the schema:
 --
@@ -460,7 +460,8 @@ AS $$
         FROM due WHERE c.crossing_id = due.crossing_id
         RETURNING c.*
     )
-    SELECT * FROM claimed WHERE stored_at IS NULL OR called_at IS NULL ORDER BY crossed_at
+    SELECT * FROM claimed WHERE stored_at IS NULL OR called_at IS NULL
+    ORDER BY crossed_at, percent
 $$;
 COMMENT ON FUNCTION logstore.unfinished_crossings(interval, integer) IS
     'Hands crossings to the caller, to be told, that nobody has undertaken to tell for so long, and that lack their row in quota_logs (stored_at) or the callback (called_at).';

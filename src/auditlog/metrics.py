@@ -1,9 +1,10 @@
-"""`AuditLog.stats()` for Prometheus (extra `metrics`): read at scrape time, costs nothing between.
+"""`stats()` of a log and of quotas for Prometheus (extra `metrics`): read when they are scraped.
 
     from prometheus_client import REGISTRY
-    from auditlog.metrics import AuditLogCollector
+    from auditlog.metrics import AuditLogCollector, QuotasCollector
 
     REGISTRY.register(AuditLogCollector(audit))
+    REGISTRY.register(QuotasCollector(quotas))
 
 A process of several workers exposes one series each, as for any client metric.
 """
@@ -14,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from auditlog.log import AuditLog
+from auditlog.quota.quotas import Quotas
 from auditlog.sink.queue.stats import HealthStatus, LossReason
 
 
@@ -62,3 +64,35 @@ class AuditLogCollector(Collector):
         yield GaugeMetricFamily(
             "auditlog_healthy", "1 when rows flow, 0 when not.", value=int(healthy)
         )
+
+
+class QuotasCollector(Collector):
+    """What an application's quotas have decided, as metrics named `auditlog_quota_*`."""
+
+    def __init__(self, quotas: Quotas) -> None:
+        self._quotas = quotas
+
+    def collect(self) -> Iterator[Metric]:
+        """Read one snapshot and turn it into metric families."""
+        stats = self._quotas.stats()
+        for name, text, allowed, refused in (
+            ("decisions", "Spendings decided.", stats.allowed, stats.refused),
+            (
+                "unavailable",
+                "Decided without the database, by on_unavailable.",
+                stats.allowed_unavailable,
+                stats.refused_unavailable,
+            ),
+        ):
+            family = CounterMetricFamily(f"auditlog_quota_{name}", text, labels=["verdict"])
+            family.add_metric(["allowed"], allowed)
+            family.add_metric(["refused"], refused)
+            yield family
+        for name, text, value in (
+            ("asks", "Decisions that waited for the database.", stats.asks),
+            ("given_back", "Spendings taken back.", stats.given_back),
+            ("charged", "Spendings added afterwards.", stats.charged),
+            ("crossings", "Thresholds told.", stats.crossings),
+            ("crossings_failed", "Calls of on_crossed that failed.", stats.crossings_failed),
+        ):
+            yield CounterMetricFamily(f"auditlog_quota_{name}", text, value=value)

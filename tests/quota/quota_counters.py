@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
 DAY_US = 86_400_000_000
@@ -87,5 +88,6 @@ class Subject:
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Its rows of `quota_usage`, `quota_windows` or `quota_crossings`."""
         with self.conn.cursor(row_factory=dict_row) as cursor:
-            query = f"SELECT * FROM logstore.{table} WHERE subject = %s"
+            query = sql.SQL("SELECT * FROM {} WHERE subject = %s")
+            query = query.format(sql.Identifier("logstore", table))
             return cursor.execute(query, [self.name]).fetchall()

@@ -1,4 +1,4 @@
-"""`Definitions`: which quota applies to a tenant, wherever it is laid down; `Catalogue` reads them."""
+"""`Definitions`: which quota applies to a tenant, wherever it is laid down."""
 
 import logging
 from pathlib import Path

@@ -147,6 +147,10 @@ GOOD = '[[quota]]\nid = "good"\nlimit = 1\nroutes = ["/x"]\n'
             f'{GOOD}[[quota]]\nid = ["good"]\nlimit = 1\n',
             "quotas.toml:6: quota 2: id: must be a text that can be printed, not ['good']",
         ),
+        (
+            f'{GOOD}[[quota]]\nid = "a"\nlimit = 1\ntenant = ["acme"]\n',
+            "quotas.toml:8: quota 'a': tenant: must be a text that can be printed, not ['acme']",
+        ),
         (f"{GOOD}[quota.x]\ny = 1\n", "quotas.toml:1: quota 'good': x: unknown key; write one of"),
         ('quota = [\n{id = "a", limit = -1}]', "quotas.toml:1: quota 'a': limit: must be a whole"),
         ("quota = [1]", "quotas.toml:1: quota 1: quota: must be a table; write [[quota]] and"),
@@ -164,7 +168,9 @@ def test_mistakes_are_told_with_line_quota_and_remedy(
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     """Nobody likes to mend a file one error at a time."""
-    text = 'x = 1\n[[quota]]\nid = "a"\nlimit = -1\nper = "me"\n[[quota]]\nid = "b"\nroute = "/"\n'
+    text = (
+        'x = 1\n[[quota]]\nid = "a"\nlimit = -1\nperiod = "x"\n[[quota]]\nid = "b"\nroute = "/"\n'
+    )
     assert [re.sub(r"(\d): .*", r"\1", line) for line in problems(tmp_path, text)] == [
         "quotas.toml:1",
         "quotas.toml:4",

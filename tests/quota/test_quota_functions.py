@@ -1,6 +1,5 @@
 """Migration 0010: what is granted of a counter, what is written, what is told."""
 
-import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,23 +7,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from auditlog.postgres.migrate import migrate
-from databases import Server, as_role
 from quota_counters import (
     DAY_US,
-    FULL,
-    MOST,
     NOON_US,
-    SPEND,
     START_US,
     Subject,
     answers,
     asking,
-    rolling,
 )
+
+from databases import Server
 
 
 @pytest.fixture(scope="module")
@@ -226,24 +218,6 @@ def test_rolled_back_spending_is_none(subject: Subject) -> None:
     assert len(subject.rows("quota_crossings")) == 1
 
 
-def test_counter_ends_at_its_maximum(subject: Subject) -> None:
-    """It neither fails nor begins again, and thresholds of the largest limit are none too large."""
-    huge: dict[str, Any] = {"n": MOST, "a": MOST, "limit": MOST, "thresholds": [1000]}
-    crossing = subject.spend(forced=True, actors=[["ann"]], **huge)
-    assert crossing[2:6] == (MOST, 0, 0, FULL)
-    assert [each["previous_usage"] // MOST for each in crossing.crossings or ()] == [9]
-    assert subject.spend(enforced=False, extra=MOST, **huge)[2:6] == (MOST, 0, FULL, FULL)
-    assert subject.spend(n=MOST, a=1, limit=MOST).granted == 0
-    assert subject.give_back(2**63 - 1) == 1
-    assert subject.spend(n=MOST, limit=MOST)[2:6] == (MOST, 0, 0, MOST)
-
-
-def test_spending_may_be_the_last_of_very_many(subject: Subject) -> None:
-    """Its place is further than a list of actors can reach."""
-    answer = subject.spend(n=2**40, limit=2**40, thresholds=[100], actors=[["ann"]])
-    assert [each["user_id"] for each in answer.crossings or ()] == [None]
-
-
 def test_batch_is_taken_in_the_order_of_keys(subject: Subject) -> None:
     """Each answer says which ask it is for, and asks of one key are taken as they came."""
     names = [f"{subject.name}-{letter}" for letter in "bBaä"]
@@ -260,93 +234,6 @@ def test_batch_is_taken_in_the_order_of_keys(subject: Subject) -> None:
     assert answers(subject.conn, []) == []
 
 
-WRONG: list[Any] = [
-    {},
-    [1],
-    [[]],
-    ["ask"],
-    [None],
-    [{}],
-    7,
-    "asks",
-    None,
-    *(
-        [asking("wrong") | change]
-        for change in (
-            {"n": 0},
-            {"n": -1},
-            {"n": 1.5},
-            {"n": 10**400},
-            {"n": "many"},
-            {"n": MOST + 1},
-            {"a": -1},
-            {"a": 2**63},
-            {"a": None},
-            {"limit": -1},
-            {"limit": MOST + 1},
-            {"limit": None},
-            {"extra": -1},
-            {"extra": None},
-            {"q": None},
-            {"t": None},
-            {"s": None},
-            {"enforced": "perhaps"},
-            {"enforced": None},
-            {"forced": None},
-            {"thresholds": [0]},
-            {"thresholds": [1001]},
-            {"thresholds": [None]},
-            {"thresholds": None},
-            {"thresholds": 80},
-            {"thresholds": {"80": 1}},
-            {"start": None},
-            {"end": None},
-            {"start": START_US + DAY_US},
-            {"start": -(2**63)},
-            {"end": 2**70},
-            {"window": 0},
-            {"window": 59_999_999},
-            {"window": MOST + 1},
-            {"window": -(2**63)},
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize("asks", WRONG, ids=repr)
-def test_ask_that_cannot_be_answered_is_an_error(any_subject: Subject, asks: Any) -> None:
-    """Of the data, and nothing is done for the others of the call either."""
-    good = asking(any_subject.name, q="a")
-    batch = [good, *asks] if isinstance(asks, list) else asks
-    with pytest.raises(psycopg.DataError):
-        any_subject.conn.execute(SPEND, [json.dumps(batch), NOON_US])
-    assert any_subject.rows("quota_usage") == []
-
-
-def test_error_says_which_ask_and_nothing_of_what_is_in_it(any_conn: psycopg.Connection) -> None:
-    """It may come to a log."""
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="ask 1 is none") as caught:
-        answers(any_conn, [asking("secret"), asking("secret", n=-47)])
-    assert "secret" not in str(caught.value)
-    assert "47" not in str(caught.value)
-
-
-def test_strange_texts_are_only_texts(subject: Subject) -> None:
-    """Quotes, newlines, braces."""
-    strange = "'; DROP TABLE logstore.logs; -- \\ \n {}\"$$ \u2028 \U0001f600"
-    subject.spend(q=strange, t=strange, thresholds=[10], actors=[[strange] * 3])
-    (row,) = subject.rows("quota_crossings")
-    texts = ("quota_id", "instance_id", "user_id", "resource_owner", "action")
-    assert {row[name] for name in texts} == {strange}
-
-
-@pytest.mark.parametrize("actors", [None, {"0": 1}, 7, [], [None], [{"0": 1}], [[]], [[None]]])
-def test_crossing_is_told_without_an_actor(any_subject: Subject, actors: Any) -> None:
-    """Whatever it is that stands in their place."""
-    any_subject.spend(thresholds=[10], actors=actors)
-    assert [row["action"] for row in any_subject.rows("quota_crossings")] == [None]
-
-
 def test_returned_units_are_there_again(subject: Subject) -> None:
     """As many as were spent: a counter is never below none, and one that is gone is no error."""
     assert subject.give_back(5) == 0
@@ -356,134 +243,3 @@ def test_returned_units_are_there_again(subject: Subject) -> None:
     assert subject.give_back(11) == 1
     assert subject.spend(a=0).usage == 0
     assert subject.give_back(5, start=START_US + 1) == 0
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"units": -1},
-        {"units": None},
-        {"units": 2**63},
-        {"start": None},
-        {"start": -(2**63)},
-        {"window": 0, "at": 0},
-        {"window": 60_000_000},
-        {"window": 60_000_000, "at": -1},
-    ],
-    ids=repr,
-)
-def test_return_that_makes_no_sense_is_an_error(any_subject: Subject, change: Any) -> None:
-    """And takes nothing back."""
-    any_subject.spend(n=10)
-    with pytest.raises(psycopg.DataError):
-        any_subject.give_back(**({"units": 1} | change))
-    assert any_subject.spend(a=0).usage == 10
-
-
-def test_public_functions_are_on_the_clock_of_the_database(subject: Subject) -> None:
-    """The instants in their answers and rows are those of the call."""
-    conn = subject.conn
-    (before_us,) = conn.execute("SELECT logstore.microseconds(clock_timestamp())").fetchone() or ()
-    ask = asking(subject.name, start=before_us, end=before_us + DAY_US)
-    row = conn.execute("SELECT * FROM logstore.spend_quotas(%s)", [json.dumps([ask])]).fetchone()
-    (after_us,) = conn.execute("SELECT logstore.microseconds(clock_timestamp())").fetchone() or ()
-    assert row is not None
-    assert row[1] == "ok"
-    assert before_us <= row[6] <= after_us
-    returns = json.dumps([ask | {"units": 1}])
-    assert conn.execute("SELECT logstore.return_quotas(%s)", [returns]).fetchone() == (1,)
-    assert [each["used"] for each in subject.rows("quota_usage")] == [0]
-
-
-@given(st.lists(st.datetimes().map(lambda at: at.replace(tzinfo=UTC)), min_size=1, max_size=50))
-def test_instants_are_exact(any_conn: psycopg.Connection, instants: list[datetime]) -> None:
-    """To the microsecond, in all years that Python has."""
-    us = [(at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) for at in instants]
-    found = any_conn.execute(
-        "SELECT bool_and(logstore.instant(us) = at AND logstore.microseconds(at) = us)"
-        " FROM unnest(%s::bigint[], %s::timestamptz[]) AS each (us, at)",
-        [us, instants],
-    ).fetchone()
-    assert found == (True,)
-
-
-def test_uuids_are_of_version_7(conn: psycopg.Connection) -> None:
-    """With the instant's milliseconds in front, and the rest at random."""
-    made = conn.execute(
-        "SELECT logstore.uuid7('2027-01-01 00:00:00.0009995+00') FROM generate_series(1, 100)"
-    ).fetchall()
-    assert len(set(made)) == 100
-    for (identity,) in made:
-        assert (identity.version, identity.variant) == (7, uuid.RFC_4122)
-        assert identity.int >> 80 == START_US // 1000 + 1
-
-
-def test_counters_are_updated_in_place(server: Server) -> None:
-    """Nearly every update is heap-only: no index is touched, and no vacuum is needed for it."""
-    with server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        for _ in range(300):
-            answers(conn, [asking("a", limit=1000), rolling("a", limit=1000)])
-        conn.execute("SELECT pg_stat_force_next_flush()")
-        shares = conn.execute(
-            "SELECT relname, n_tup_upd, n_tup_hot_upd > 0.9 * n_tup_upd FROM pg_stat_user_tables"
-            " WHERE relname IN ('quota_usage', 'quota_windows') ORDER BY relname"
-        ).fetchall()
-    assert shares == [("quota_usage", 299, True), ("quota_windows", 299, True)]
-
-
-def test_plans_made_while_tables_are_small_do_not_read_them_whole(server: Server) -> None:
-    """A session keeps its plans until the tables are analysed again."""
-    with server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        past = conn.execute("SELECT logstore.microseconds(now())").fetchone() or ()
-        day = {"start": past[0], "end": past[0] + DAY_US}
-        fixed = asking("a", **day)
-        window = rolling("a")
-        returned = [fixed | {"units": 1}, window | {"units": 1, "at": past[0]}]
-        queries = (
-            ("SELECT * FROM logstore.spend_quotas(%s)", [fixed, window]),
-            ("SELECT logstore.return_quotas(%s)", returned),
-        )
-        conn.execute(queries[0][0], [json.dumps(queries[0][1])])
-        conn.execute("VACUUM ANALYZE logstore.quota_usage")
-        conn.execute("VACUUM ANALYZE logstore.quota_windows")
-        scans = "SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname LIKE 'quota_%s'"
-        conn.execute("SELECT pg_stat_force_next_flush()")
-        before = conn.execute(scans % "%").fetchone()
-        for query, batch in queries:
-            for _ in range(10):
-                conn.execute(query, [json.dumps(batch)])
-        conn.execute("SELECT pg_stat_force_next_flush()")
-        assert conn.execute(scans % "%").fetchone() == before
-
-
-def test_needs_no_right_but_that_to_execute(server: Server) -> None:
-    """Whoever may spend can neither set counters nor the clock; the owner is no superuser."""
-    with server.role() as owner, server.role() as role, server.database(migrated=False) as dsn:
-        with psycopg.connect(dsn) as conn:
-            for schema in ("logstore", "projections"):
-                conn.execute(f'CREATE SCHEMA {schema} AUTHORIZATION "{owner}"')
-        migrate(as_role(dsn, owner))
-        with psycopg.connect(as_role(dsn, owner)) as conn:
-            conn.execute(
-                f'GRANT USAGE ON SCHEMA logstore TO "{role}"; GRANT EXECUTE ON FUNCTION'
-                " logstore.spend_quotas(jsonb), logstore.return_quotas(jsonb),"
-                " logstore.unfinished_crossings(interval, integer),"
-                f' logstore.crossings_called(uuid[]) TO "{role}"'
-            )
-        with psycopg.connect(as_role(dsn, role), autocommit=True) as conn:
-            conn.execute(
-                "CREATE TEMP TABLE quota_usage (); SET search_path = pg_temp, logstore, pg_catalog"
-            )
-            ask = json.dumps([asking("a", start=0, end=2**53, thresholds=[10]), rolling("a")])
-            found = conn.execute("SELECT granted FROM logstore.spend_quotas(%s)", [ask]).fetchall()
-            assert found == [(1,), (1,)]
-            told = conn.execute("SELECT * FROM logstore.unfinished_crossings('0', 9)").fetchall()
-            assert len(told) == 1
-            for query in (
-                "SELECT logstore.spend_quotas_at('[]', now())",
-                "SELECT logstore.clean_quotas('0', 1)",
-                "SELECT * FROM logstore.quota_usage",
-            ):
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    conn.execute(query)
-

@@ -1,4 +1,4 @@
-"""Counters under many connections: no unit is granted twice, nobody waits for each other in vain."""
+"""Counters under many connections: no unit is granted twice, and nobody deadlocks."""
 
 import json
 import random
@@ -7,15 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import psycopg
 import pytest
-
-from monthly_scene import until_somebody_waits
 from quota_counters import HOUR_US, NOON_US, RETURN, Answer, Subject, answers, asking, rolling
 
+from databases import Server
+from monthly_scene import until_somebody_waits
+
 CONNECTIONS = 12
+
+
+@pytest.fixture(scope="module")
+def dsn(server: Server) -> Iterator[str]:
+    """One database for all of them; each test has subjects of its own."""
+    with server.database() as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -44,9 +53,11 @@ def at_once(dsn: str, work: Callable[[psycopg.Connection, random.Random], Any]) 
 
 
 @pytest.mark.parametrize("kind", [asking, rolling])
-def test_no_more_is_granted_than_the_limit(dsn: str, kind: Callable[..., dict[str, Any]]) -> None:
+def test_no_more_is_granted_than_the_limit(
+    dsn: str, subject: Subject, kind: Callable[..., dict[str, Any]]
+) -> None:
     """To many who ask for many keys in any order; all of it is, and each threshold is told once."""
-    names = [f"subject-{number}" for number in range(6)]
+    names = [f"{subject.name}-{number}" for number in range(6)]
     thresholds = [1, 20, 50, 80, 99, 100]
 
     def work(conn: psycopg.Connection, chance: random.Random) -> list[tuple[str, Answer]]:
@@ -61,7 +72,7 @@ def test_no_more_is_granted_than_the_limit(dsn: str, kind: Callable[..., dict[st
 
     granted: Counter[str] = Counter()
     told: Counter[tuple[str, int]] = Counter()
-    for name, answer in sum(at_once(dsn, work), start=[]):
+    for name, answer in chain(*at_once(dsn, work)):
         granted[name] += answer.granted
         told.update((name, percent) for percent in answer.percents)
     assert granted == dict.fromkeys(names, 200)
@@ -93,14 +104,15 @@ def test_what_is_returned_meanwhile_is_not_lost(
     assert [answer.usage for answer in left] == [0] * len(names)
 
 
-def test_counters_may_be_cleaned_away_beneath_those_who_spend(dsn: str) -> None:
+def test_counters_may_be_cleaned_away_beneath_those_who_spend(dsn: str, subject: Subject) -> None:
     """In periods that ended long ago: nobody deadlocks, and each spending has a counter."""
     past: dict[str, Any] = {"start": 0, "end": 2 * HOUR_US}
 
     def work(conn: psycopg.Connection, chance: random.Random) -> list[str]:
         told = []
         for _ in range(30):
-            names = chance.sample("abcdefgh", chance.randint(1, 8))
+            numbers = chance.sample(range(8), chance.randint(1, 8))
+            names = [f"{subject.name}-{number}" for number in numbers]
             asks = [asking(name, thresholds=[1, 90], limit=100, **past) for name in names]
             asks += [rolling(name, thresholds=[1, 90], limit=100) for name in names]
             chance.shuffle(asks)
@@ -112,7 +124,7 @@ def test_counters_may_be_cleaned_away_beneath_those_who_spend(dsn: str) -> None:
             conn.execute("SELECT logstore.crossings_called(%s::uuid[])", [told])
         return told
 
-    told = sum(at_once(dsn, work), start=[])
+    told = list(chain(*at_once(dsn, work)))
     assert len(told) == len(set(told)) == 2 * 8
 
 

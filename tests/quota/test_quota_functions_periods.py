@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from databases import Server
 from quota_counter_model import Period, Share
 from quota_counters import Answer, Subject, answers, asking
+
+from databases import Server
 
 THRESHOLDS = st.lists(st.sampled_from([1, 10, 33, 50, 80, 100, 150]), unique=True).map(sorted)
 WISHES = st.fixed_dictionaries(

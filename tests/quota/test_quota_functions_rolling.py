@@ -8,11 +8,11 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from databases import Server
 from quota_counter_model import SLICES, Window
 from quota_counters import FULL, HOUR_US, MOST, NOON_US, Subject, answers, rolling
 from test_quota_functions_periods import ACTORS, WISHES, share_of, told_by
+
+from databases import Server
 
 MINUTE_US = 60_000_000
 SLICE_US = HOUR_US // SLICES
@@ -182,9 +182,7 @@ def test_no_window_ever_has_more_than_the_limit(
     spent: list[tuple[int, int]] = []
     for step_us, n, amount in calls:
         at_us += step_us
-        answer = subject.spend_rolling(
-            at_us=at_us, window_us=MINUTE_US, n=n, a=amount, limit=20
-        )
+        answer = subject.spend_rolling(at_us=at_us, window_us=MINUTE_US, n=n, a=amount, limit=20)
         spent.append((at_us, answer.granted * amount))
         assert _units_since(spent, at_us - MINUTE_US) <= 20
         if answer.granted < n:

@@ -1,18 +1,21 @@
 """What a quota may say, what is refused with what remedy, and the one form it is kept in."""
 
+import ast
+import inspect
 import pickle
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditlog.errors import QuotaError
+from auditlog.quota import model
 from auditlog.quota.model import MAX_UNITS, Counts, Per, Quota, milliseconds
 from auditlog.records import RequestOutcome
 
@@ -62,6 +65,7 @@ def test_what_is_given_is_kept_in_one_form(field: str, given: Any, kept: Any) ->
     """However it was written, it is the same quota, and names the same counters."""
     found = quota(**{field: given})
     assert getattr(found, field) == kept
+    assert type(getattr(found, field)) is type(kept)
     assert quota(**{field: kept}) == found
 
 
@@ -135,7 +139,7 @@ def test_an_anchor_is_kept_in_utc(anchor: datetime, time_zone: str) -> None:
         ({"refunds": [600]}, "refunds: 600 is no outcome"),
         ({"refunds": [17]}, "refunds: 17 is no outcome"),
         ({"refunds": [False]}, "refunds: False is no outcome"),
-        ({"refunds": ["٤٠٤"]}, "refunds: '٤٠٤' is no outcome"),
+        ({"refunds": ["٤"]}, "refunds: '٤' is no outcome"),
         ({"routes": "orders"}, "routes: 'orders' matches no path; write '/orders' or '**/orders'"),
         ({"routes": ["/a?b"]}, "routes: '/a?b' has a query"),
         ({"routes": ["/a/**b"]}, "routes: '/a/**b': '**' stands for whole segments"),
@@ -175,6 +179,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None)  # to look for the time zone that was meant takes 5 ms and more
 @given(st.dictionaries(st.sampled_from([field.name for field in fields(Quota)]), ANYTHING))
 def test_whatever_is_given_works_or_is_refused(values: dict[str, Any]) -> None:
     """There is no other error; a quota that exists has periods, and is the same when remade."""
@@ -228,3 +233,17 @@ def test_every_word_is_documented(words: list[str]) -> None:
     """docs/quotas.md is complete."""
     text = DOCUMENT.read_text()
     assert [word for word in words if f"`{word}`" not in text] == []
+
+
+def test_what_type_checkers_are_told_has_the_same_fields() -> None:
+    """The constructor that they see is written by hand: names in their order, and defaults."""
+    tree = ast.parse(inspect.getsource(model))
+    (told,) = (
+        node.args
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        if [each.arg for each in node.args.args[:3]] == ["self", "id", "limit"]
+    )
+    assert [each.arg for each in told.args[1:]] == [field.name for field in fields(Quota)]
+    defaults = [eval(ast.unparse(each), vars(model)) for each in told.defaults]  # noqa: S307
+    assert defaults == [field.default for field in fields(Quota) if field.default is not MISSING]

@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from auditlog.errors import QuotaError
 from auditlog.quota.periods import Period, bounds, check_zone, fixed_us, instant, parse
 
+# Time zones are read from disk by whichever example is the first to need one.
+UNTIMED = settings(deadline=None)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
@@ -108,6 +110,7 @@ def test_anything_else_is_refused(text: str) -> None:
         parse(text)
 
 
+@UNTIMED
 @given(PERIODS)
 def test_shown_period_is_read_as_the_same(period: Period) -> None:
     """What a list says can be copied into a file."""
@@ -171,6 +174,7 @@ def test_bounds_are_those_of_the_calendar(
 @example(Period(1, "day"), us("2011-12-30T10:00"), None, "Pacific/Apia")
 @example(Period(1, "day"), us("2011-12-30T22:00"), datetime(2011, 1, 1, 12), "Pacific/Apia")  # noqa: DTZ001  # of the zone
 @example(Period(1, "day"), us("1867-10-19T00:31"), None, "America/Juneau")
+@UNTIMED
 @given(PERIODS, INSTANTS, ANCHORS, st.sampled_from(ZONES))
 def test_periods_follow_each_other_without_gap_or_overlap(
     period: Period, at_us: int, anchor: datetime | None, zone: str
@@ -184,6 +188,7 @@ def test_periods_follow_each_other_without_gap_or_overlap(
     assert bounds(period, end, anchor, zone)[0] == end
 
 
+@UNTIMED
 @given(PERIODS, ANCHORS.filter(bool), st.sampled_from(ZONES))
 def test_a_period_begins_at_the_anchor(period: Period, anchor: datetime, zone: str) -> None:
     """To the microsecond, also where a time of day comes twice and it is the second one."""
@@ -192,6 +197,7 @@ def test_a_period_begins_at_the_anchor(period: Period, anchor: datetime, zone: s
     assert bounds(period, at_us, anchor, zone)[0] == at_us
 
 
+@UNTIMED
 @given(CALENDAR_PERIODS, INSTANTS, ANCHORS.filter(bool), st.sampled_from(ZONES))
 def test_bounds_are_found_as_by_trying_all(
     period: Period, at_us: int, anchor: datetime, zone: str
@@ -225,6 +231,7 @@ def start_us(period: Period, number: int, anchor: datetime, zone: str) -> int:
     return (start - EPOCH) // MICROSECOND
 
 
+@UNTIMED
 @given(
     st.integers(1, 500), st.sampled_from(["minute", "hour"]), INSTANTS, ANCHORS,
     st.sampled_from(ZONES),
@@ -267,6 +274,7 @@ def test_ends_of_the_calendar_are_told(period: str, zone: str, anchor: str | Non
         bounds(parse(period), us(at), first, zone)
 
 
+@UNTIMED
 @given(PERIODS, st.integers(-(2**80), 2**80), st.datetimes() | st.none(), st.sampled_from(ZONES))
 def test_every_instant_has_a_period_or_is_told(
     period: Period, at_us: int, anchor: datetime | None, zone: str

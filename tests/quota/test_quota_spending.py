@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from asgi_driver import drive, http_scope
 from auditlog import AuditMiddleware, Settings, annotate, bound
 from auditlog.errors import QuotaError
 from auditlog.quota.model import Decision, Quota, QuotaExceeded
@@ -99,7 +100,8 @@ async def test_who_is_not_said_is_known_from_the_request() -> None:
         decisions.append(await quotas.spend("exports"))
         decisions.append(await quotas.spend("exports", user_id="ben", instance_id="acme"))
 
-    await served(AuditMiddleware(app, audit=sink, resource_owner=lambda _: "org-1"))
+    run = await drive(AuditMiddleware(app, audit=sink), http_scope())
+    assert run.error is None
     assert [decision.key.subject for decision in decisions] == ["user=ada", "user=ben"]
     assert [decision.key.instance_id for decision in decisions] == ["home", "acme"]
 
@@ -145,7 +147,8 @@ async def test_address_and_route_are_known_from_the_request() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         subjects.append((await quotas.spend("both")).key.subject)
 
-    await served(AuditMiddleware(app, audit=sink))
+    run = await drive(AuditMiddleware(app, audit=sink), http_scope())
+    assert run.error is None
     assert subjects == ["route=/orders/*&address=192.0.2.7"]
 
 
@@ -186,28 +189,3 @@ def run(work: Callable[[], None], threads: int) -> None:
         thread.start()
     for thread in working:
         thread.join()
-
-
-async def served(app: Any) -> None:
-    """One request, which the application does not answer."""
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/orders/7",
-        "raw_path": b"/orders/7",
-        "query_string": b"",
-        "headers": [],
-        "client": ("192.0.2.7", 1),
-        "server": ("localhost", 80),
-        "scheme": "http",
-        "http_version": "1.1",
-        "root_path": "",
-    }
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(_: Any) -> None:
-        """Nobody reads it."""
-
-    await app(scope, receive, send)

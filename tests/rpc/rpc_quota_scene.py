@@ -19,7 +19,7 @@ from auditlog.quota.model import Decision, Quota
 from auditlog.testing import MemoryQuotas
 
 MODULES = {"aio": "auditlog.quota.grpc_aio", "threaded": "auditlog.quota.grpc_sync"}
-OK, UNKNOWN, USED_UP, NOT_THERE = 0, 2, 8, 12
+OK, UNKNOWN, USED_UP, NOT_THERE, UNAVAILABLE = 0, 2, 8, 12, 14
 DETAILS, PUSHBACK = "grpc-status-details-bin", "grpc-retry-pushback-ms"
 
 

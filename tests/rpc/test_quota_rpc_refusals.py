@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
 from rpc_client import Client
 from rpc_handlers import SHAPES, handler
-from rpc_quota_scene import NOT_THERE, OK, PUSHBACK, UNKNOWN, USED_UP, detail, limited
+from rpc_quota_scene import (
+    DETAILS,
+    NOT_THERE,
+    OK,
+    PUSHBACK,
+    UNAVAILABLE,
+    UNKNOWN,
+    USED_UP,
+    detail,
+    limited,
+)
 from rpc_quota_steps import Spend
 from rpc_scene import METHOD, echo, every_shape
 from rpc_steps import drain, fail, send
@@ -69,6 +80,32 @@ def test_client_is_told_which_quota_and_when_to_come_again(rpc_server: str) -> N
     assert violation.subject == ""
     # A day is more than a client may wait in its call.
     assert dict(seen.trailing)[PUSHBACK] == "-1"
+
+
+def test_refusal_without_the_database_is_no_fault_of_the_clients(rpc_server: str) -> None:
+    """It may come again soon, and is not told that anything is used up."""
+    quota = Quota("calls", 9, "month", on_unavailable="closed")
+    with limited(rpc_server, echo(rpc_server), quota) as ours:
+        ours.quotas.counter.away = True
+        seen, row = ours.seen_and_row()
+
+    assert seen.code == row.response_status == UNAVAILABLE
+    status = Status.FromString(dict(seen.trailing)[DETAILS])
+    assert [each.type_url.rpartition(".")[2] for each in status.details] == ["RetryInfo"]
+    assert detail(seen, RetryInfo).retry_delay.ToMilliseconds() == 1000
+    assert dict(seen.trailing)[PUSHBACK] == "1000"
+    assert metadata(row)["audit.quota_refused"] == "calls"
+    assert metadata(row)["audit.quota_unavailable"] == "closed"
+
+
+def test_quota_that_is_open_without_the_database_lets_pass(rpc_server: str) -> None:
+    with limited(rpc_server, echo(rpc_server), Quota("calls", 0, "day")) as ours:
+        ours.quotas.counter.away = True
+        seen, row = ours.seen_and_row()
+
+    assert seen.code == OK
+    assert metadata(row)["audit.quota_unavailable"] == "open"
+    assert "audit.quota_refused" not in metadata(row)
 
 
 def test_refusal_is_a_row_of_the_quota_too(rpc_server: str) -> None:

@@ -23,6 +23,8 @@ KeepUsage: TypeAlias = Annotated[
     ),
 ]
 DEFAULT_KEEP = "400 days"
+_MOST_MONTHS = 24_000
+"""Where the calendar of the database begins, nothing is older."""
 _TABLE = "quotas"
 
 
@@ -66,7 +68,7 @@ def clean_quotas(dsn: str, keep: Span, on_progress: Callable[[str], None]) -> Qu
                 return QuotaCleaning(keep, is_busy=True)
             done = clean(
                 conn,
-                str(keep),
+                f"{min(keep.months, _MOST_MONTHS)} months {keep.days} days",
                 on_progress=lambda done: on_progress(f"{_TABLE}: deleted {_words(done)}"),
             )
             return QuotaCleaning(keep, done)

@@ -1,5 +1,6 @@
 """The settings of a quota as options, spelt once, and what is named among them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from auditlog.quota.model import Counts, Per, milliseconds
 
 NONE = "none"
 """Empties a list; takes an anchor away."""
+_WHOLE = re.compile(r"\d{1,20}", re.ASCII)
 
 
 class Policy(StrEnum):
@@ -223,7 +225,7 @@ def units(limit: str, counts: str) -> int:
         typer.BadParameter: anything else, with an example of what would do.
     """
     text = limit.strip().replace("_", "")
-    if text.isascii() and text.isdecimal():
+    if _WHOLE.fullmatch(text):
         return int(text)
     if counts == Counts.EXECUTION_MS:
         return milliseconds(_duration(text))
@@ -260,6 +262,6 @@ def _anchor(text: str) -> datetime | None:
 
 def _percent(text: str) -> int:
     number = text.removesuffix("%").strip()
-    if not (number.isascii() and number.isdecimal()):
+    if not _WHOLE.fullmatch(number):
         raise typer.BadParameter(f"{text!r} is no whole number of per cent: write 80, or {NONE}")
     return int(number)

@@ -1,10 +1,10 @@
 """The words of quotas: what is limited, who spends, what was decided, what was crossed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auditlog.errors import AuditLogError, QuotaError
 from auditlog.quota import periods
@@ -43,13 +43,16 @@ class Quota:
     limit: int
     """In units of what is counted: requests, bytes, milliseconds."""
     period: str = "month"
-    """From `minute` to `year`, or several, as in `15 minutes`."""
+    """From `minute` to `year`, or several, as in `15 minutes`; at most 100 years."""
     counts: Counts = Counts.REQUESTS
     per: tuple[Per, ...] = (Per.TENANT,)
     rolling: bool = False
     """A window of the period's length that ends now, instead of periods that follow each other."""
     anchor: datetime | None = None
-    """When a period begins, past or future; None: 2001-01-01, a Monday, in the time zone."""
+    """When a period begins, past or future; None: 2001-01-01, a Monday, in the time zone.
+
+    Without an offset it is the time of day in the time zone. Kept in UTC.
+    """
     time_zone: str = "UTC"
     thresholds: tuple[int, ...] = ()
     """In per cent of the limit: each is told once in a period when it is reached."""
@@ -60,15 +63,38 @@ class Quota:
     on_unavailable: Policy = "open"
     """While the database is away: `open` allows, and counts later; `closed` refuses."""
     refunds: tuple[str, ...] = REFUNDS
-    """Outcomes (`audit.outcome`) and statuses of requests that are given back."""
+    """Outcomes (`audit.outcome`) and statuses (HTTP's, or 0 to 16 of gRPC) that are given back."""
     routes: tuple[str, ...] = ()
     """Globs of the paths that count, as in a policy's rules; none: all."""
     methods: tuple[str, ...] = ()
-    """Methods that count; none: all."""
+    """Methods that count, in upper or lower case; none: all."""
     tenant: str | None = None
     """Only for this tenant, for whom it goes before one of the same id for all."""
     log_allowed: bool = False
     """Leave a row in `quota_logs` of what is allowed, too."""
+
+    if TYPE_CHECKING:
+        # What may be given is more than what is kept: one text for a list, a word for a member.
+        def __init__(  # noqa: PLR0917  # as the fields, which the class documents
+            self,
+            id: str,  # noqa: A002  # the field's name
+            limit: int,
+            period: str = "month",
+            counts: str = Counts.REQUESTS,
+            per: str | Sequence[str] = (Per.TENANT,),
+            rolling: bool = False,
+            anchor: datetime | None = None,
+            time_zone: str = "UTC",
+            thresholds: int | Sequence[int] = (),
+            enforced: bool = True,
+            exact: bool = False,
+            on_unavailable: Policy = "open",
+            refunds: str | int | Sequence[str | int] = REFUNDS,
+            routes: str | Sequence[str] = (),
+            methods: str | Sequence[str] = (),
+            tenant: str | None = None,
+            log_allowed: bool = False,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, and bring the rest into one form."""

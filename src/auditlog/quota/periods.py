@@ -77,7 +77,7 @@ def bounds(period: Period, at_us: int, anchor: datetime | None, time_zone: str) 
 
     The bounds of the calendar are the anchor's day and time of day, moved by whole periods. Where
     the clocks leave that time out, it is as much later as they are put on; where it comes twice,
-    it is the first. A month that is too short ends the count: on its last day.
+    it is the first. In a month that has no such day it is the last one.
 
     Args:
         period: How long it is.

@@ -15,10 +15,10 @@ from auditlog.capture.policy.rules import did_you_mean
 from auditlog.errors import SettingsError
 from auditlog.partitions import spans
 from auditlog.partitions.configuration import sizes
-from auditlog.partitions.configuration.lines import Lines
 from auditlog.partitions.model import ArchiveFormat, Step, TableConfig
 from auditlog.partitions.spans import Span
 from auditlog.tables import TABLES
+from auditlog.toml_lines import Lines
 
 _NAMES = tuple(table.name for table in TABLES)
 _DEFAULTS, _TENANTS = "defaults", "tenants"

@@ -6,6 +6,7 @@ the database's while it is answered: a lease ends early by the time that takes, 
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from auditlog.quota.model import Quota
@@ -33,8 +34,14 @@ NOWHEN = Span(0, 0, 0)
 class Clock:
     """Microseconds since 1970 by the database's clock; by this machine's until that is known."""
 
-    def __init__(self) -> None:
-        self._ahead_us = time.time_ns() // 1000 - int(time.monotonic() * _US)
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Begin with this machine's.
+
+        Args:
+            monotonic: The monotonic clock, in seconds.
+        """
+        self.monotonic = monotonic
+        self._ahead_us = time.time_ns() // 1000 - int(monotonic() * _US)
 
     def note(self, now_us: int, sent_at: float) -> None:
         """Take note of an answer.
@@ -47,7 +54,7 @@ class Clock:
 
     def now_us(self) -> int:
         """Return what the database's clock may show, at most."""
-        return self._ahead_us + int(time.monotonic() * _US)
+        return self._ahead_us + int(self.monotonic() * _US)
 
     def monotonic_at(self, us: int) -> float:
         """Return when that instant comes, or came, by the monotonic clock."""

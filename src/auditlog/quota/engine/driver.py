@@ -29,6 +29,7 @@ LOOK_EVERY_S = 30.0
 """For crossings that nobody told; give or take a half, so that processes take turns."""
 UNTOLD_AFTER_S = 60.0
 MAX_UNFINISHED = 100
+MIN_SWEEP_S = 0.05
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 5.0
 TELL_S = 2.0
 """How long the end waits for crossings to be told."""
@@ -75,7 +76,7 @@ class Driver:
         self._reporter = reporter
         self._on_definitions = on_definitions
         self._timeout_s = timeout_s
-        self._lease_s = lease_s
+        self._sweep_s = max(lease_s / 2, MIN_SWEEP_S)
         self._refresh_s = refresh_s
         self._is_down = False
         self._failures = 0
@@ -159,7 +160,7 @@ class Driver:
         self._due, self._first = asyncio.Event(), asyncio.Event()
         now = time.monotonic()
         self._retry_at = self._refresh_at = 0.0
-        self._sweep_at = now + self._lease_s / 2
+        self._sweep_at = now + self._sweep_s
         self._look_at = now + LOOK_EVERY_S * _spread(0, 1)
         self._exchange.settle_under_way()
 
@@ -190,7 +191,7 @@ class Driver:
         now = time.monotonic()
         if now >= self._sweep_at:
             self._book.let_go_idle()
-            self._sweep_at = now + self._lease_s / 2
+            self._sweep_at = now + self._sweep_s
         if self._is_down and now < self._retry_at:
             return
         try:
@@ -270,8 +271,7 @@ class Driver:
                 await self._pay()
             except _FAILURES as error:
                 self._note_failure(error, nothing_sent=True)
-                if self._exchange.has_debts():
-                    self._exchange.report_lost("the process ended while the database was away")
+                self._exchange.give_up()
             if self._asks.close():
                 break
 

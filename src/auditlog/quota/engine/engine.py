@@ -185,7 +185,12 @@ class Engine:
         call_s = max(MIN_CALL_S, 2 * self._timeout_s)
         link = Link(self._settings, self._resolve_dsn, call_s)
         self._exchange = Exchange(
-            link, self._asks, self._book, self._owed, calendar, self._reporter
+            link,
+            self._asks,
+            self._book,
+            self._owed,
+            calendar=calendar,
+            reporter=self._reporter,
         )
         self._driver = Driver(
             link,

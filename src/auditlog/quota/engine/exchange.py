@@ -10,9 +10,10 @@ import time
 from psycopg import Error
 
 from auditlog.quota.engine.asks import Ask, Asks, Given, Group
-from auditlog.quota.engine.book import Answer, Book
+from auditlog.quota.engine.book import Book
 from auditlog.quota.engine.clock import Calendar, Span
 from auditlog.quota.engine.connection import Link, Row
+from auditlog.quota.engine.entry import Answer
 from auditlog.quota.engine.owed import Charge, Owed
 from auditlog.quota.engine.telling import Teller
 from auditlog.quota.engine.wire import asks_json, returns_json
@@ -40,6 +41,7 @@ class Exchange:
         asks: Asks,
         book: Book,
         owed: Owed,
+        *,
         calendar: Calendar,
         reporter: Reporter,
     ) -> None:
@@ -84,15 +86,15 @@ class Exchange:
         Raises:
             psycopg.Error, OSError: what was sent is settled, one way or the other.
         """
-        if returns := self._owed.take_returns(MAX_GROUPS):
-            try:
-                await self._link.give_back(returns_json(returns))
-            except Error:
-                if self._link.is_connected:
-                    for each in returns:
-                        self._owed.give_back(each.key, each.span, each.units)
-                raise
-        if groups := self._gather(everything):
+        # First of all, so that leases which are too small for an ask are given back before it.
+        groups = self._gather(everything)
+        self._under_way = dict(enumerate(groups))
+        try:
+            await self._give_back()
+        except BaseException:
+            self.settle_under_way()
+            raise
+        if groups:
             await self._spend(groups, teller)
 
     def settle_under_way(self) -> None:
@@ -104,6 +106,12 @@ class Exchange:
         for group in self._asks.take(len(self._asks)):
             for ask in group.asks:
                 self._answer(ask, None)
+
+    def give_up(self) -> None:
+        """Say what is not counted, since the process ends while the database is away."""
+        self.refuse_waiting()
+        if self._owed.since is not None:
+            self.report_lost("the process ended while the database was away")
 
     def give_back(self, decision: Decision) -> None:
         """Take back units that were granted, and not used; from any thread."""
@@ -123,12 +131,13 @@ class Exchange:
         is_due = since is not None and time.monotonic() >= since + CHARGE_EVERY_S
         charges = self._owed.take_charges(MAX_GROUPS) if is_due or everything else []
         groups = [Group(each.quota, each.key, each.units, each.span, each) for each in charges]
-        groups += self._book.renewals(MAX_GROUPS)
         for group in self._asks.take(MAX_GROUPS):
             self._serve(group)
             if group.asks:
                 self._book.prepare(group)
                 groups.append(group)
+        groups += self._book.renewals(MAX_GROUPS)
+        _leave_to_last(groups)
         return groups
 
     def _serve(self, group: Group) -> None:
@@ -142,6 +151,17 @@ class Exchange:
             else:
                 waiting.append(ask)
         group.asks = waiting
+
+    async def _give_back(self) -> None:
+        if not (returns := self._owed.take_returns(MAX_GROUPS)):
+            return
+        try:
+            await self._link.give_back(returns_json(returns))
+        except Error:
+            if self._link.is_connected:
+                for each in returns:
+                    self._owed.give_back(each.key, each.span, each.units)
+            raise
 
     async def _spend(self, groups: list[Group], teller: Teller) -> None:
         under_way = self._under_way = dict(enumerate(groups))
@@ -227,3 +247,13 @@ class Exchange:
                 self._answer(ask, None)
             else:
                 self._asks.put(ask, again=True)
+
+
+def _leave_to_last(groups: list[Group]) -> None:
+    """Have units taken in advance by the last group of a counter: the others come before that."""
+    seen = set()
+    for group in reversed(groups):
+        if group.key in seen:
+            group.extra = 0
+        elif group.extra:
+            seen.add(group.key)
