@@ -249,6 +249,7 @@ DECLARE
     slice CONSTANT bigint := (ask."window" + 59) / 60;
     counter logstore.quota_windows;
     current bigint;
+    is_ahead boolean;
     stretch bigint;
     told integer;
     slid bigint[];
@@ -261,11 +262,13 @@ BEGIN
         IF counter.window_length = length THEN
             -- Somebody whose clock was read later may have been here before. But a window that lies
             -- wholly in the future is of a clock that was wrong; its counts end now.
-            IF counter.newest BETWEEN current AND current + 60 THEN
+            is_ahead := counter.newest > current + 60;
+            IF counter.newest > current AND NOT is_ahead THEN
                 current := counter.newest;
             END IF;
             slid := logstore.slid_counts(counter.counts, current - counter.newest);
         ELSE
+            is_ahead := false;
             slid := array_fill(0::bigint, ARRAY[61]);
         END IF;
         stretch := greatest(logstore.microseconds(at), current * slice) / ask."window";
@@ -274,7 +277,9 @@ BEGIN
         share := logstore.quota_share(
             ask, (SELECT sum(units) FROM unnest(slid) AS units)::bigint, told
         );
-        EXIT WHEN NOT logstore.is_change(ask, share, told, counter.quota_limit);
+        EXIT WHEN NOT (
+            is_ahead OR logstore.is_change(ask, share, told, counter.quota_limit)
+        );
         slid[1] := slid[1] + share.usage - share.previous;
         IF counter.quota_id IS NULL THEN
             INSERT INTO logstore.quota_windows (
@@ -404,7 +409,7 @@ BEGIN
             UPDATE logstore.quota_usage
             SET used = greatest(0, used - each.units), last_at = return_quotas_at.at
             WHERE quota_id = each.q AND instance_id = each.t AND subject = each.s
-                AND period_start = logstore.instant(each.start) AND used > 0;
+                AND period_start = logstore.instant(each.start);
         ELSE
             UPDATE logstore.quota_windows
             SET counts = logstore.counts_without(
@@ -452,11 +457,11 @@ AS $$
         FOR UPDATE OF quota_crossings SKIP LOCKED
     ), claimed AS (
         UPDATE logstore.quota_crossings c
-        SET claimed_at = clock_timestamp(), stored_at = coalesce(stored_at, (
-            SELECT clock_timestamp() FROM logstore.quota_logs l
+        SET claimed_at = clock_timestamp(), stored_at = coalesce(stored_at, CASE WHEN EXISTS (
+            SELECT FROM logstore.quota_logs l
             WHERE l.instance_id = c.instance_id AND l.log_id = c.crossing_id::text
                 AND l.log_date = c.crossed_at
-        ))
+        ) THEN clock_timestamp() END)
         FROM due WHERE c.crossing_id = due.crossing_id
         RETURNING c.*
     )

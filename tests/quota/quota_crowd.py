@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from quota_workers import Scene
 
 PROGRAM = Path(__file__).with_name("quota_workers.py")
+TIMEOUT_S = 30.0
 
 
 class Crowd:
@@ -27,6 +29,8 @@ class Crowd:
         self.told: Counter[str] = Counter()
         """Callbacks, by `percent:crossing_id`."""
         self.ready: list[int] = []
+        self.idle: list[int] = []
+        """Those that have done their spendings, or were refused."""
         self.done: set[int] = set()
         self.killed: set[int] = set()
         self._process = process
@@ -41,15 +45,19 @@ class Crowd:
         """Let them spend, once all of them are there."""
         self.listen(lambda: len(self.ready) == self._scene.workers)
         assert self._process.stdin
-        self._process.stdin.close()
+        self._process.stdin.write("." * self._scene.workers)
+        self._process.stdin.flush()
+
+    def until_idle(self) -> None:
+        """Wait until none of them spends any more."""
+        self.listen(lambda: len(self.idle) == self._scene.workers)
 
     def listen(self, enough: Callable[[], bool]) -> None:
-        """Take in what they say until that is enough, or all of them have ended."""
+        """Take in what they say until that is enough."""
         assert self._process.stdout
         while not enough():
             line = self._process.stdout.readline()
-            if not line:
-                return
+            assert line, "they have ended, or it took them too long"
             self._hear(*line.split())
 
     def kill(self, pid: int) -> None:
@@ -59,9 +67,10 @@ class Crowd:
 
     def finish(self) -> None:
         """Wait until all of them have ended as they should."""
-        self.listen(lambda: False)
-        assert self._process.wait(60) == 0
-        assert self.done | self.killed == set(self.ready)
+        assert self._process.stdin
+        self._process.stdin.close()
+        self.listen(lambda: self.done | self.killed == set(self.ready))
+        assert self._process.wait(TIMEOUT_S) == 0
 
     def _hear(self, pid: str, word: str, detail: str) -> None:
         match word:
@@ -73,6 +82,8 @@ class Crowd:
                 self.told[detail] += 1
             case "ready":
                 self.ready.append(int(pid))
+            case "idle":
+                self.idle.append(int(pid))
             case "killed":
                 self.killed.add(int(pid))
             case "done":
@@ -90,10 +101,14 @@ def crowd(scene: Scene) -> Iterator[Crowd]:
         text=True,
         start_new_session=True,
     )
+    # It unblocks whoever listens to workers that say nothing any more.
+    too_long = threading.Timer(TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))
+    too_long.start()
     with process:
         try:
             yield Crowd(process, scene)
         finally:
+            too_long.cancel()
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
 

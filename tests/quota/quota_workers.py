@@ -1,9 +1,9 @@
 """The workers of one service, each a process that spends from the same quota; run as a program.
 
-They are forked, get ready, and begin together when the input ends. Half of them spend on an event
-loop, half in threads. Each thing that happens is a line of the output, `PID WORD DETAIL`, written
-in one piece before anything else is done: what a killed worker was granted is known to its last
-unit. The first argument is a `Scene` as JSON.
+They are forked, get ready, and begin together, with a byte of the input each. Half of them spend on
+an event loop, half in threads. Each thing that happens is a line of the output, `PID WORD DETAIL`,
+written in one piece before anything else is done: what a killed worker was granted is known to its
+last unit. The first argument is a `Scene` as JSON.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 from auditlog import AuditLog, Settings
@@ -35,7 +36,12 @@ class Scene:
     at_once: int = 2
     """Spendings that a worker has under way at one time."""
     amounts: tuple[int, ...] = (1,)
-    """Units of a worker's spendings, in turn."""
+    """Units of spendings, in turn."""
+    spendings: int | None = None
+    """How many of them each does that are under way at one time; None: until it is refused."""
+    stays: bool = False
+    """Does a worker that has done its spendings wait for the end of the input?"""
+    lease_s: float = 1.0
     dies_telling: int | None = None
     """The threshold whose callback kills its process, before anything was told."""
 
@@ -43,7 +49,7 @@ class Scene:
 def main() -> None:
     scene = Scene(**json.loads(sys.argv[1]))
     # For what others have not told, a process looks soon, instead of twice a minute.
-    driver.LOOK_FOR_CROSSINGS_S = 0.2
+    driver.LOOK_EVERY_S /= 100
     for number in range(scene.workers):
         if os.fork() == 0:
             _work(scene, on_a_loop=number % 2 == 0)
@@ -62,46 +68,54 @@ def _work(scene: Scene, *, on_a_loop: bool) -> None:
 
 async def _on_a_loop(scene: Scene) -> None:
     audit, quotas = _opened(scene)
-    async with audit, quotas, asyncio.TaskGroup() as tasks:
+    async with audit, quotas:
         _say("ready")
         await asyncio.to_thread(os.read, 0, 1)
-        for _ in range(scene.at_once):
-            tasks.create_task(_spend(quotas, scene.amounts))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(scene.at_once):
+                tasks.create_task(_spend(quotas, scene))
+        _say("idle")
+        if scene.stays:
+            await asyncio.to_thread(os.read, 0, 1)
 
 
-async def _spend(quotas: Quotas, amounts: tuple[int, ...]) -> None:
-    number = 0
+async def _spend(quotas: Quotas, scene: Scene) -> None:
     try:
-        while True:
-            amount = amounts[number % len(amounts)]
-            await quotas.spend(QUOTA_ID, amount, instance_id=TENANT, user_id=str(os.getpid()))
+        for amount in _amounts(scene):
+            await quotas.spend(QUOTA_ID, amount, instance_id=TENANT, user_id=os.getpid())
             _say("granted", amount)
-            number += 1
+            await asyncio.sleep(0)  # as a server does between requests
     except QuotaExceeded as refusal:
         _say("refused", refusal.decision.usage)
 
 
 def _in_threads(scene: Scene) -> None:
     audit, quotas = _opened(scene)
-    with audit, quotas, ThreadPoolExecutor(scene.at_once) as threads:
+    with audit, quotas:
         _say("ready")
         os.read(0, 1)
-        for ended in [
-            threads.submit(_spend_in_thread, quotas, scene.amounts) for _ in range(scene.at_once)
-        ]:
+        with ThreadPoolExecutor(scene.at_once) as threads:
+            spending = [
+                threads.submit(_spend_in_thread, quotas, scene) for _ in range(scene.at_once)
+            ]
+        for ended in spending:
             ended.result()
+        _say("idle")
+        if scene.stays:
+            os.read(0, 1)
 
 
-def _spend_in_thread(quotas: Quotas, amounts: tuple[int, ...]) -> None:
-    number = 0
+def _spend_in_thread(quotas: Quotas, scene: Scene) -> None:
     try:
-        while True:
-            amount = amounts[number % len(amounts)]
-            with quotas.spend(QUOTA_ID, amount, instance_id=TENANT, user_id=str(os.getpid())):
+        for amount in _amounts(scene):
+            with quotas.spend(QUOTA_ID, amount, instance_id=TENANT, user_id=os.getpid()):
                 _say("granted", amount)
-            number += 1
     except QuotaExceeded as refusal:
         _say("refused", refusal.decision.usage)
+
+
+def _amounts(scene: Scene) -> Iterator[int]:
+    return islice(cycle(scene.amounts), scene.spendings)
 
 
 def _opened(scene: Scene) -> tuple[AuditLog, Quotas]:
@@ -109,7 +123,9 @@ def _opened(scene: Scene) -> tuple[AuditLog, Quotas]:
     settings = Settings(batch_age_s=60, life_rows=False)
     audit = AuditLog(scene.dsn, settings=settings)
     quota = Quota(QUOTA_ID, counts="reported", **scene.quota)
-    return audit, Quotas(audit, [quota], on_crossed=_telling(scene))
+    # On a busy machine the database may be slow, and is not away.
+    waiting = {"timeout_s": 20.0, "lease_s": scene.lease_s}
+    return audit, Quotas(audit, [quota], on_crossed=_telling(scene), **waiting)
 
 
 def _telling(scene: Scene) -> Callable[[Crossing], None]:

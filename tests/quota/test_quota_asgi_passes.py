@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from quota_house import ACCEPT, CLOSE, House
+from quota_house import ACCEPT, CLOSE, House, counted
 
 from asgi_driver import END, START, body, drive, http_scope, script, start, websocket_scope
+from auditlog import Settings
 from auditlog.quota.model import Quota
+from auditlog.testing import MemorySink
 
 STEPS: list[list[Any]] = [
     [START, END],
@@ -107,7 +109,7 @@ async def test_fields_that_cannot_be_made_are_left_out(
     run = await House(script(START, END), Quota("a", 3), headers=True).get()
 
     assert run.sent == [START, END]
-    assert caplog.messages[0].startswith("auditlog.quota_failed: an answer has no RateLimit")
+    assert caplog.messages[0].startswith("auditlog.quota_failed: a request is not held")
 
 
 async def test_head_that_is_none_passes(caplog: pytest.LogCaptureFixture) -> None:
@@ -117,3 +119,16 @@ async def test_head_that_is_none_passes(caplog: pytest.LogCaptureFixture) -> Non
 
     assert run.sent[0] is head
     assert caplog.messages[0].startswith("auditlog.message_unreadable")
+
+
+@pytest.mark.parametrize("changes", [{"headers": 5}, {"method": []}, {"client": 5}], ids=str)
+async def test_scope_that_is_none_is_served(
+    changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the server means by it."""
+    calls, app = counted()
+    sink = MemorySink(Settings(trusted_proxies=("0.0.0.0/0",)))
+    run = await House(app, Quota("a", 0), sink=sink).get(**changes)
+
+    assert (calls(), run.error, run.sent) == (1, None, [START, END])
+    assert any(line.startswith("auditlog.quota_failed") for line in caplog.messages)

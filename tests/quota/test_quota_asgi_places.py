@@ -199,19 +199,23 @@ def test_lifespan_begins_and_ends_the_quotas() -> None:
     assert entries.count("log starts") == entries.count("log drains")
 
 
-async def test_application_without_a_lifespan_has_one() -> None:
-    """Or nothing would be given back at the end."""
-    house = House(None, Quota("a", 1))
-    house.app = QuotaMiddleware(ignore, quotas=house.quotas)
+async def test_lifespan_is_lived_for_an_application_that_has_none() -> None:
+    """Of the log as well, where no audit middleware is outside; it drains after the quotas."""
+    house = House(None)
+    app = QuotaMiddleware(ignore, quotas=house.quotas)
+    lives: list[Any] = []
+
+    def note(message: Any) -> None:
+        lives.append((message["type"], house.quotas.counter.starts, house.sink.starts))
+
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-    run = await drive(house.app, scope, messages)
+    await drive(app, scope, messages, refuse=note)
 
-    assert [message["type"] for message in run.sent] == [
-        "lifespan.startup.complete",
-        "lifespan.shutdown.complete",
+    assert lives == [
+        ("lifespan.startup.complete", 1, 1),
+        ("lifespan.shutdown.complete", 0, 0),
     ]
-    assert (house.quotas.counter.starts, house.sink.starts) == (0, 0)
 
 
 async def ignore(_scope: Any, _receive: Any, _send: Any) -> None:

@@ -13,7 +13,9 @@ KEY = Key("q", "t", "s")
 SPAN = Span(0, 1, 0)
 
 
-def ask_of(amount: int = 1, key: Key = KEY, quota: Quota = QUOTA, woken: list[int] | None = None) -> Ask:
+def ask_of(
+    amount: int = 1, key: Key = KEY, quota: Quota = QUOTA, woken: list[int] | None = None
+) -> Ask:
     woken = [] if woken is None else woken
     return Ask(quota, key, amount, Actor(), lambda: woken.append(1))
 
@@ -22,7 +24,9 @@ def decision(ask: Ask, allowed: bool = True) -> Decision:
     return Decision(ask.quota, ask.key, ask.amount, allowed, 0, 0, 0, 1.0, Basis.COUNTER)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=60), st.integers(1, 4))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=60), st.integers(1, 4)
+)
 def test_every_ask_goes_out_once_with_its_equals(wanted: list[tuple[str, int]], most: int) -> None:
     """Groups leave in order of their first ask, and hold all that are equal, in their order."""
     asks = Asks()

@@ -40,8 +40,8 @@ def records(quotas: Quotas) -> list[Any]:
 
 
 async def test_a_decision_is_one_in_threads_and_on_loops(quotas: MemoryQuotas) -> None:
-    assert (await quotas.decide(UNITS, KEY, 4, ADA)).usage == 4
-    decision = await asyncio.to_thread(quotas.decide_in_thread, UNITS, KEY, 6, ADA)
+    assert (await quotas.decide(UNITS, KEY, 5, ADA)).usage == 5
+    decision = await asyncio.to_thread(quotas.decide_in_thread, UNITS, KEY, 5, ADA)
     assert (decision.allowed, decision.usage) == (True, 10)
     assert not (await quotas.decide(UNITS, KEY, 1, ADA)).allowed
     assert not quotas.decide_in_thread(UNITS, KEY, 1, ADA).allowed
@@ -54,7 +54,10 @@ async def test_a_look_is_allowed_while_anything_is_left(quotas: MemoryQuotas) ->
     """For what is charged afterwards: the refusal it leads to is counted and has a row."""
     quotas.charge(UNITS, KEY, 9, ADA)
     assert (await quotas.look(UNITS, KEY)).allowed
-    quotas.charge(UNITS, KEY, 9, ADA)
+    quotas.charge(UNITS, KEY, 1, ADA)
+    assert not (await quotas.look(UNITS, KEY)).allowed
+    quotas.charge(UNITS, KEY, 8, ADA)
+    quotas.charge(UNITS, KEY, 0, ADA)
     look = quotas.look_in_thread(UNITS, KEY)
     assert (look.allowed, look.usage, look.amount) == (False, 18, 0)
     await quotas.counter.told()
@@ -62,7 +65,7 @@ async def test_a_look_is_allowed_while_anything_is_left(quotas: MemoryQuotas) ->
     quotas.refuse(look, ADA)
     (row,) = records(quotas)
     assert (row.allowed, row.user_id, row.action, row.current_usage) == (False, "ada", "export", 18)
-    assert (quotas.stats().refused, quotas.stats().charged) == (1, 2)
+    assert (quotas.stats().refused, quotas.stats().charged) == (1, 3)
 
 
 async def test_a_look_at_what_is_only_observed_is_allowed() -> None:
@@ -162,6 +165,18 @@ async def test_quotas_are_forgotten_while_their_engine_runs() -> None:
     for thread in threads("auditlog"):
         await asyncio.to_thread(thread.join, 20)
         assert not thread.is_alive()
+
+
+async def test_they_are_forgotten_where_it_runs_on_a_loop() -> None:
+    """A task of the application's loop, in the end, is none of the application's."""
+    others = asyncio.all_tasks()
+    quotas = Quotas(AuditLog(NOWHERE, settings=Settings()), [UNITS], timeout_s=0.01)
+    await quotas.spend("units")
+    tasks = asyncio.all_tasks() - others
+    assert tasks
+    del quotas
+    _, running = await asyncio.wait(tasks, timeout=20)
+    assert not running
 
 
 def test_a_child_process_begins_at_nothing(quotas: MemoryQuotas) -> None:

@@ -125,17 +125,24 @@ def test_two_who_look_at_once_are_handed_different_ones(dsn: str, conn: psycopg.
         assert identities(unfinished(conn)) == [each for each in both if each not in taken]
 
 
-def test_call_back_is_noted_once_by_two_at_the_same_time(
+def test_crossings_are_locked_in_the_order_of_their_identities(
     dsn: str, conn: psycopg.Connection
 ) -> None:
-    """After a kill a callback may come twice: each names its crossings in another order."""
-    both = crossed(conn, [50, 100])
+    """After a kill two may have called back for the same ones, and each names them as it likes."""
+    low, high = uuid.UUID(int=1), uuid.UUID(int=2)
+    for percent, identity in zip((50, 100), (high, low), strict=True):
+        crossed(conn, [percent])
+        conn.execute(
+            "UPDATE logstore.quota_crossings SET crossing_id = %s WHERE percent = %s",
+            [identity, percent],
+        )
     with psycopg.connect(dsn) as other, ThreadPoolExecutor(1) as pool:
-        assert other.execute(CALLED, [both[:1]]).fetchone() == (1,)
-        waiting = pool.submit(conn.execute, CALLED, [both[::-1]])
+        assert other.execute(CALLED, [[low]]).fetchone() == (1,)
+        waiting = pool.submit(conn.execute, CALLED, [[high, low]])
         until_somebody_waits(dsn)
+        assert other.execute(CALLED, [[high]]).fetchone() == (1,)
         other.commit()
-        assert waiting.result().fetchone() == (1,)
+        assert waiting.result().fetchone() == (0,)
 
 
 def test_what_ended_long_ago_is_cleaned_away(conn: psycopg.Connection) -> None:
@@ -188,16 +195,25 @@ def test_what_has_not_ended_cannot_be_cleaned_away(conn: psycopg.Connection, kee
         conn.execute(CLEAN, [keep, 10])
 
 
-def test_window_that_is_spent_from_again_stays(dsn: str, conn: psycopg.Connection) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "table"),
+    [
+        (rolling("a"), rolling("a"), "quota_windows"),
+        (asking("a", start=0, end=1), asking("a", start=0, end=2**53), "quota_usage"),
+    ],
+)
+def test_counter_that_is_spent_from_again_stays(
+    dsn: str, conn: psycopg.Connection, before: dict[str, Any], after: dict[str, Any], table: str
+) -> None:
     """Between the moment in which it is found and that in which it would go."""
-    answers(conn, [rolling("a")], 0)
+    answers(conn, [before], 0)
     with psycopg.connect(dsn) as other, ThreadPoolExecutor(1) as pool:
-        other.execute("SELECT logstore.spend_quotas(%s)", [json.dumps([rolling("a")])])
+        other.execute("SELECT logstore.spend_quotas(%s)", [json.dumps([after])])
         waiting = pool.submit(conn.execute, CLEAN, [timedelta(0), 10])
         until_somebody_waits(dsn)
         other.commit()
         assert waiting.result().fetchone() == (0, 0, 0)
-    assert _left(conn, "quota_windows") == ["a"]
+    assert _left(conn, table) == ["a"]
 
 
 def _left(conn: psycopg.Connection, table: str) -> list[str]:

@@ -103,7 +103,7 @@ def test_clock_that_was_wrong_does_not_lock_a_window_for_long(subject: Subject) 
     """It was a year ahead, and set right: what was spent is counted for a window from then on."""
     subject.spend_rolling(n=10, at_us=NOON_US + 8760 * HOUR_US)
     assert subject.spend_rolling().granted == 0
-    assert subject.spend_rolling(limit=11).granted == 1
+    assert subject.spend_rolling(at_us=NOON_US + HOUR_US + SLICE_US - 1).granted == 0
     assert subject.spend_rolling(at_us=NOON_US + HOUR_US + SLICE_US)[2:6] == (1, 0, 0, 1)
 
 
@@ -129,6 +129,20 @@ def test_returned_units_leave_the_slice_in_which_they_were_spent(subject: Subjec
     assert [row["counts"][:4] for row in subject.rows("quota_windows")] == [[4, 0, 1, 1]]
     assert subject.give_back(5, **(spent | {"at": NOON_US + HOUR_US})) == 1
     assert [row["counts"][:4] for row in subject.rows("quota_windows")] == [[0, 0, 0, 1]]
+
+
+@given(st.integers(0, MINUTE_US) | st.integers(0, 60), st.integers(MINUTE_US, MINUTE_US + 120))
+def test_units_leave_after_a_window_and_within_another_slice(
+    any_conn: psycopg.Connection, before_us: int, window_us: int
+) -> None:
+    """To the microsecond, also where the length is no whole number of slices."""
+    subject = Subject(any_conn)
+    at_us = NOON_US // (window_us // SLICES) * (window_us // SLICES) - 1 - before_us
+    ask: dict[str, Any] = {"window_us": window_us, "n": 10}
+    assert subject.spend_rolling(at_us=at_us, **ask).granted == 10
+    assert subject.spend_rolling(at_us=at_us + window_us - 1, **ask).granted == 0
+    later_us = at_us + window_us + window_us // SLICES + 1
+    assert subject.spend_rolling(at_us=later_us, **ask).granted == 10
 
 
 STEPS = st.sampled_from([-3, -1, 0, 1, 1, 4, 30, 100, 237, 240, 241, 243, 244, 600])

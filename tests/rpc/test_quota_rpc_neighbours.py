@@ -1,11 +1,13 @@
 """Other interceptors around ours, ours in another order, and contexts of others' own."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 from rpc_client import Client
-from rpc_handlers import Handlers
+from rpc_handlers import Handlers, make_handler
 from rpc_interceptors import interceptor
 from rpc_quota_scene import NOT_THERE, OK, UNKNOWN, USED_UP, limited, quota_interceptor
 from rpc_scene import METHOD, echo, every_shape, scene
@@ -128,6 +130,43 @@ def test_audit_interceptor_that_comes_too_late(rpc_server: str) -> None:
             client = Client(channel)
             assert client.call(METHOD, "uu").code == code
             assert trail.one(client.request_id).response_status == code
+
+
+def test_handler_that_is_given_a_function_to_send_with() -> None:
+    """An experiment of grpcio's threaded server: known by an attribute of the handler."""
+
+    def converse(request: Any, context: Any, send_message: Any) -> None:
+        for message in (b"a", b"b", None):
+            send_message(message)
+
+    converse.experimental_non_blocking = True  # type: ignore[attr-defined]
+    methods = {METHOD: make_handler("us", converse, raw=True)}
+    with limited("threaded", methods, DAILY) as ours:
+        seen = ours.call(kind="us")
+        assert (seen.code, seen.messages) == (OK, (b"a", b"b"))
+        seen = ours.call(kind="us")
+        assert (seen.code, seen.messages) == (USED_UP, ())
+
+
+def test_handler_in_a_pool_of_its_own() -> None:
+    """Likewise: it is decided there, too."""
+    with ThreadPoolExecutor(1, thread_name_prefix="own") as pool:
+
+        def answer(request: Any, context: Any) -> Any:
+            return threading.current_thread().name.encode()
+
+        answer.experimental_thread_pool = pool  # type: ignore[attr-defined]
+        threads: list[str] = []
+
+        def key(_: Any) -> str:
+            threads.append(threading.current_thread().name)
+            return "a"
+
+        methods = {METHOD: make_handler("uu", answer, raw=True)}
+        with limited("threaded", methods, DAILY, key=key) as ours:
+            assert ours.call().messages == (b"own_0",)
+            assert ours.call().code == USED_UP
+    assert threads == ["own_0", "own_0"]
 
 
 def test_two_sets_of_quotas(rpc_server: str) -> None:

@@ -1,5 +1,7 @@
 """What an RPC has cost when it is over: given back, kept, or charged only then."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -13,9 +15,10 @@ from rpc_scene import METHOD, echo, every_shape, one
 from rpc_steps import ARRIVED, OVER, Step, abort, arrive, drain, fail, hang, say, send
 from rpc_trail import metadata
 
-from auditlog.quota.model import Quota
+from auditlog.quota.model import Decision, Quota
 
 DAILY = Quota("calls", 1, "day")
+CANCELLED = 1
 HEALTH = "/grpc.health.v1.Health/Check"
 
 
@@ -51,6 +54,29 @@ def test_client_that_leaves_is_not_charged(rpc_server: str) -> None:
             assert ours.call(HEALTH).code == OK
             OVER[client.request_id].set()
             assert ours.settled(), method
+
+
+def test_client_that_leaves_while_it_is_decided_has_spent_nothing() -> None:
+    """What one quota has granted is given back when another is still to answer."""
+    entered = threading.Event()
+    narrow = Quota("narrow", 1, "day", per="user")
+
+    async def ask(quota: Quota, *arguments: Any) -> Decision:
+        if quota is narrow:
+            entered.set()
+            await asyncio.Event().wait()
+        return counter.ask_in_thread(quota, *arguments)
+
+    options = {"user_id": lambda _: "ada"}
+    with limited("aio", echo("aio"), DAILY, narrow, interceptor_options=options) as ours:
+        counter = ours.quotas.counter
+        counter.ask = ask  # type: ignore[method-assign]
+        client = Client(ours.scene.channel)
+        call = client.begin(METHOD, "uu")
+        assert entered.wait(10)
+        call.cancel()
+        assert ours.settled()
+        assert ours.trail.one(client.request_id).response_status == CANCELLED
 
 
 @pytest.mark.parametrize(

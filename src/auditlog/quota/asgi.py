@@ -5,8 +5,9 @@ behind what finds out who asks. What is let pass is passed on unchanged, message
 for the RateLimit fields where they are asked for. An error in here never becomes the request's.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from auditlog.capture.asgi import AuditMiddleware
 from auditlog.capture.context import current
@@ -23,6 +24,8 @@ from auditlog.quota.model import Decision, QuotaExceeded
 from auditlog.quota.quotas import Quotas
 from auditlog.quota.refusal import refusal_messages
 from auditlog.reporting import Reporter, describe
+
+_Made = TypeVar("_Made")
 
 _COUNTED: Final = frozenset({"http", "websocket"})
 _BEGINNINGS: Final = STARTS | {"websocket.accept", "websocket.close"}
@@ -88,11 +91,13 @@ class QuotaMiddleware:
     async def _serve(
         self, exchange: AsgiExchange | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        admission = await admit(self.quotas, self._traffic(exchange, scope))
-        if admission.refusal is not None:
+        traffic = self._safely(self._traffic, exchange, scope)
+        admission = None if traffic is None else await admit(self.quotas, traffic)
+        if admission is not None and admission.refusal is not None:
             await self._refuse(admission.refusal, scope, send)
             return
-        answer = _Answer(send, self._fields(admission), self._reporter)
+        fields = None if admission is None else self._safely(self._fields, admission)
+        answer = _Answer(send, fields or [], self._reporter)
         try:
             await self.app(scope, receive, answer.send)
         except QuotaExceeded as exceeded:
@@ -123,15 +128,18 @@ class QuotaMiddleware:
         )
 
     def _fields(self, admission: Admission) -> list[tuple[bytes, bytes]]:
-        if not (self._headers and admission.decisions):
-            return []
+        return fields_of(admission.decisions) if self._headers else []
+
+    def _safely(self, make: Callable[..., _Made], *arguments: Any) -> _Made | None:
+        """Return what is made; None, and a log line, where that fails."""
         try:
-            return fields_of(admission.decisions)
+            return make(*arguments)
         except Exception as error:  # noqa: BLE001  # never an error of the request
             self._reporter.report(
-                "auditlog.quota_failed", f"an answer has no RateLimit fields: {describe(error)}"
+                "auditlog.quota_failed",
+                f"a request is not held to its quotas, or not told of them: {describe(error)}",
             )
-            return []
+            return None
 
     def _note_outside(self) -> None:
         self._reporter.report(

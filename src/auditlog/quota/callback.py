@@ -28,7 +28,7 @@ class Callback:
 
     def __init__(self, on_crossed: OnCrossed) -> None:
         self._on_crossed = on_crossed
-        self._is_coroutine = _is_coroutine(on_crossed)
+        self._is_coroutine = iscoroutinefunction(on_crossed)
         self._waiting: deque[_Call] = deque()
         self._threads = 0
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class Callback:
             await self._on_crossed(crossing)
             return
         answer = await asyncio.wrap_future(self._begin(crossing))
-        if isawaitable(answer):  # of a lambda around a coroutine function
+        if isawaitable(answer):  # of an object, or a lambda, around a coroutine function
             await answer
 
     def reset(self) -> None:
@@ -85,10 +85,4 @@ class Callback:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
-            self._threads -= 1
             return None
-
-
-def _is_coroutine(function: OnCrossed) -> bool:
-    call = getattr(function, "__call__", None)  # noqa: B004  # not whether it is callable: which
-    return iscoroutinefunction(function) or iscoroutinefunction(call)

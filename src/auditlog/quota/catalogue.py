@@ -53,6 +53,10 @@ class Catalogue:
         if not self.read_once.done():
             self.read_once.set_result(None)
 
+    def reset(self) -> None:
+        """In a child process: somebody else may just have been setting it."""
+        self.read_once = Future()
+
     def _quota(self, row: _Row) -> Quota | None:
         known = self._stored.get(_identity(row))
         if known is not None and known[0] == row:

@@ -105,9 +105,9 @@ class Countings:
     def of(self, quotas: tuple[Quota, ...]) -> tuple[Counting, ...]:
         """Return them in the same order; of the same tuple, at the cost of a look-up."""
         made = self._made.get(id(quotas))
-        # The table holds what it is asked about, or another might come to have the same id.
-        if made is None or made[0] is not quotas:
-            made = quotas, tuple(map(_counting_of, quotas))
+        if made is None:
+            # The table holds what it was asked about: no other tuple has the same id meanwhile.
+            made = quotas, tuple(map(counting_of, quotas))
             if len(self._made) >= MAX_TABLES:
                 self._made.clear()
             self._made[id(quotas)] = made
@@ -115,7 +115,8 @@ class Countings:
 
 
 @lru_cache(maxsize=4096)
-def _counting_of(quota: Quota) -> Counting:
+def counting_of(quota: Quota) -> Counting:
+    """Make one ready, or return the one that is."""
     return Counting(quota)
 
 

@@ -90,7 +90,11 @@ def order(
         quota_id,
         tenant_of(_text(instance_id, known.instance_id), settings),
         amount,
-        Actor(_text(user_id, known.user_id), _text(resource_owner, known.resource_owner), action),
+        Actor(
+            _text(user_id, known.user_id),
+            _text(resource_owner, known.resource_owner),
+            _text(action, None),
+        ),
         subject,
         holder if isinstance(holder, InFlight) else None,
     )

@@ -12,6 +12,7 @@ counters end by themselves.
 
 import asyncio
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterable
@@ -363,6 +364,7 @@ class Quotas:
         """In the child, which has decided nothing yet, and which nobody has started."""
         self._users = 0
         self._lifecycle = threading.RLock()
+        self._catalogue.reset()
         self._reset()
 
 
@@ -380,8 +382,9 @@ def _question(wanted: Order) -> tuple[Quota, Key]:
 
 def _end(counter: Counter) -> None:
     """Let a counter end whose quotas nobody has any more, wherever that was found out."""
-    # At the end of the process there are no more threads, and the counter ends by itself.
-    with suppress(RuntimeError):
+    if sys.is_finalizing():
+        return  # the thread would never run, and its start would wait for ever
+    with suppress(RuntimeError):  # no more threads: the process ends, and the counter by itself
         threading.Thread(target=counter.close, name="auditlog.quotas_end", daemon=True).start()
 
 

@@ -5,20 +5,23 @@ WITH counters AS (
         period_start, period_end, period_end AS empty_at, first_at, last_at
     FROM logstore.quota_usage
     UNION ALL
-    SELECT quota_id, instance_id, subject, (
-            SELECT coalesce(sum(units), 0)::bigint
-            FROM unnest(counts) WITH ORDINALITY AS slices (units, place)
-            WHERE place + greatest(0, current - newest) <= 61 AND newest <= current + 60
-        ), quota_limit,
+    SELECT quota_id, instance_id, subject,
+        CASE WHEN newest > current + 60 THEN 0
+            ELSE (SELECT coalesce(sum(units), 0)::bigint FROM unnest(
+                counts[1 : 61 - greatest(0, least(61, current - newest))::integer]
+            ) AS slices (units))
+        END, quota_limit,
         CASE WHEN told_window = now_us / window_us THEN told_percent ELSE 0 END, true,
         statement_timestamp() - window_length, statement_timestamp(),
         timestamptz 'epoch' + (newest + 61) * slice_us * interval '1 microsecond',
         first_at, last_at
     FROM logstore.quota_windows,
+        -- Each in a subquery of its own, and not computed anew wherever it is used.
         LATERAL (SELECT (extract(epoch FROM window_length) * 1000000)::bigint,
-            (extract(epoch FROM statement_timestamp()) * 1000000)::bigint) AS us (window_us, now_us),
-        LATERAL (SELECT (window_us + 59) / 60) AS slice (slice_us),
-        LATERAL (SELECT now_us / slice_us) AS slid (current)
+            (extract(epoch FROM statement_timestamp()) * 1000000)::bigint OFFSET 0
+        ) AS us (window_us, now_us),
+        LATERAL (SELECT (window_us + 59) / 60, now_us / ((window_us + 59) / 60) OFFSET 0
+        ) AS slice (slice_us, current)
 ), measured AS (
     SELECT counters.*, empty_at > statement_timestamp() AS is_current, CASE
             WHEN empty_at > statement_timestamp()
@@ -40,9 +43,9 @@ WHERE (%(quota_id)s::text IS NULL OR quota_id = %(quota_id)s)
     AND (%(tenant)s::text IS NULL OR instance_id = %(tenant)s)
     AND (%(subject)s::text IS NULL OR subject = %(subject)s)
     AND (%(past)s OR is_current AND (rolling OR period_start <= statement_timestamp()))
-    AND used * 100.0 >= "limit" * %(over)s::numeric
+    AND used * 100::float8 >= "limit" * %(over)s::float8
 ORDER BY
     CASE WHEN %(past)s THEN period_end END DESC,
-    used / nullif("limit", 0)::numeric DESC NULLS FIRST,
+    used / nullif("limit", 0)::float8 DESC NULLS FIRST,
     used DESC, quota_id, tenant, subject
 LIMIT %(rows)s

@@ -39,7 +39,7 @@ Row = tuple[Any, ...]
 
 
 class Link:
-    """One connection, for one call at a time of one task: the one that attached itself last."""
+    """One connection of one run, for one call at a time."""
 
     def __init__(
         self, settings: Settings, resolve_dsn: Callable[[], Awaitable[str]], call_s: float
@@ -61,12 +61,11 @@ class Link:
         )
         self._call_s = call_s
         self._begin = _BEGIN.format(ms=max(1, round(call_s * _SERVERS_SHARE * 1000)))
-        self._task: asyncio.Task[Any] | None = None
+        self._is_retired = False
 
-    def attach(self) -> None:
-        """Belong to the current task; one that had it before is cancelled at its next step."""
-        self._task = asyncio.current_task()
-        self.busy_since = None
+    def retire(self) -> None:
+        """Have the run that this is of end at its next step: another run has taken over."""
+        self._is_retired = True
 
     async def connect(self) -> None:
         """See to it that there is a connection; nothing was sent if this fails.
@@ -154,9 +153,9 @@ class Link:
         try:
             yield
         finally:
-            if self._task is not asyncio.current_task():
-                raise asyncio.CancelledError
             self.busy_since = None
+            if self._is_retired:
+                raise asyncio.CancelledError
 
     @contextmanager
     def _hanging_up(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ LOOK_EVERY_S = 30.0
 UNTOLD_AFTER_S = 60.0
 MAX_UNFINISHED = 100
 MIN_SWEEP_S = 0.05
-RETRY_MIN_S, RETRY_MAX_S = 0.05, 5.0
+RETRY_MIN_S, RETRY_MAX_S = 0.05, 2.0
 TELL_S = 2.0
 """How long the end waits for crossings to be told."""
 
@@ -42,7 +42,7 @@ class Driver:
 
     def __init__(
         self,
-        link: Link,
+        make_link: Callable[[], Link],
         exchange: Exchange,
         asks: Asks,
         book: Book,
@@ -57,7 +57,7 @@ class Driver:
         """Make one that does not run.
 
         Args:
-            link: To the database.
+            make_link: Makes a connection to the database, for each run another one.
             exchange: What is done with it.
             asks: What waits for an answer.
             book: What is held and remembered.
@@ -68,7 +68,8 @@ class Driver:
             lease_s: How long a lease may be idle.
             refresh_s: How often definitions are read.
         """
-        self._link = link
+        self._make_link = make_link
+        self._link = make_link()
         self._exchange = exchange
         self._asks = asks
         self._book = book
@@ -108,6 +109,7 @@ class Driver:
 
     async def ready(self, timeout_s: float) -> None:
         """Wait until the database has answered for the first time, or was found to be away."""
+        await asyncio.sleep(0)  # its task takes its first step
         if self._loop is asyncio.get_running_loop():
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -127,7 +129,7 @@ class Driver:
     async def run(self) -> None:
         """Serve until `stop`. Only one run counts, the one begun last."""
         self._begin()
-        task = self._task
+        task, link = self._task, self._link
         try:
             while await self._wait():
                 await self._step()
@@ -144,7 +146,7 @@ class Driver:
                 self._exchange.refuse_waiting()
                 self._loop = self._task = None
                 self._first.set()
-                await self._link.close()
+            await link.close()
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
@@ -152,7 +154,8 @@ class Driver:
             self._due.set()  # so that a run that is superseded on this loop finds that out
         self._loop, self._thread = loop, threading.get_ident()
         self._task = asyncio.current_task()
-        self._link.attach()
+        self._link.retire()
+        self._link = self._make_link()
         self._asks.open()
         self._stopping = self._given_up = self._is_down = False
         self._failures = 0
@@ -209,7 +212,7 @@ class Driver:
                 # First of all what may be sent twice.
                 self._refresh_at = 0.0
                 await self._look_around()
-            await self._exchange.send(self._teller)
+            await self._exchange.send(self._link, self._teller)
             await self._look_around()
         except _FAILURES as error:
             self._note_failure(error)
@@ -276,9 +279,9 @@ class Driver:
                 break
 
     async def _pay(self) -> None:
-        while self._exchange.has_debts() or self._teller.told:
+        while self._is_current() and (self._exchange.has_debts() or self._teller.told):
             await self._link.connect()
-            await self._exchange.send(self._teller, everything=True)
+            await self._exchange.send(self._link, self._teller, everything=True)
             await self._note_told()
             self._book.let_go_all()
 

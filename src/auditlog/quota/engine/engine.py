@@ -183,9 +183,7 @@ class Engine:
         self._owed = Owed(self._note_lost)
         self._book = Book(calendar, self._owed, self._lease_s, self._run)
         call_s = max(MIN_CALL_S, 2 * self._timeout_s)
-        link = Link(self._settings, self._resolve_dsn, call_s)
         self._exchange = Exchange(
-            link,
             self._asks,
             self._book,
             self._owed,
@@ -193,7 +191,7 @@ class Engine:
             reporter=self._reporter,
         )
         self._driver = Driver(
-            link,
+            partial(Link, self._settings, self._resolve_dsn, call_s),
             self._exchange,
             self._asks,
             self._book,

@@ -37,7 +37,6 @@ class Exchange:
 
     def __init__(
         self,
-        link: Link,
         asks: Asks,
         book: Book,
         owed: Owed,
@@ -48,7 +47,6 @@ class Exchange:
         """Begin with nothing under way.
 
         Args:
-            link: To the database.
             asks: What waits for an answer.
             book: What is held and remembered.
             owed: What the database is to be told.
@@ -57,7 +55,6 @@ class Exchange:
         """
         self.answers = 0
         """How many groups were answered, for those who measure."""
-        self._link = link
         self._asks = asks
         self._book = book
         self._owed = owed
@@ -76,10 +73,11 @@ class Exchange:
         """Tell whether there is something left that an end has to see to."""
         return bool(len(self._asks) or self._owed.has_returns or self._owed.since is not None)
 
-    async def send(self, teller: Teller, *, everything: bool = False) -> None:
+    async def send(self, link: Link, teller: Teller, *, everything: bool = False) -> None:
         """Send what waits, and deal out what is answered.
 
         Args:
+            link: To the database.
             teller: Tells what is crossed.
             everything: Send charges too that could wait for others.
 
@@ -90,12 +88,12 @@ class Exchange:
         groups = self._gather(everything)
         self._under_way = dict(enumerate(groups))
         try:
-            await self._give_back()
+            await self._give_back(link)
         except BaseException:
             self.settle_under_way()
             raise
         if groups:
-            await self._spend(groups, teller)
+            await self._spend(groups, link, teller)
 
     def settle_under_way(self) -> None:
         """See to what a run has left that ended in the middle of a call, or stands still."""
@@ -152,39 +150,39 @@ class Exchange:
                 waiting.append(ask)
         group.asks = waiting
 
-    async def _give_back(self) -> None:
+    async def _give_back(self, link: Link) -> None:
         if not (returns := self._owed.take_returns(MAX_GROUPS)):
             return
         try:
-            await self._link.give_back(returns_json(returns))
+            await link.give_back(returns_json(returns))
         except Error:
-            if self._link.is_connected:
+            if link.is_connected:
                 for each in returns:
                     self._owed.give_back(each.key, each.span, each.units)
             raise
 
-    async def _spend(self, groups: list[Group], teller: Teller) -> None:
+    async def _spend(self, groups: list[Group], link: Link, teller: Teller) -> None:
         under_way = self._under_way = dict(enumerate(groups))
         sent_at = time.monotonic()
         try:
-            rows = await self._link.spend(asks_json(groups))
+            rows = await link.spend(asks_json(groups))
             for row in rows:
                 if crossings := self._deal(under_way.pop(row[0]), row, sent_at):
                     teller.add(crossings)
         except Error as error:
-            if classify(error) is not Fault.DATA or not self._link.is_connected:
+            if classify(error) is not Fault.DATA or not link.is_connected:
                 raise
             under_way.clear()
-            await self._isolate(groups, error, teller)
+            await self._isolate(groups, error, link, teller)
         finally:
-            self._fail(under_way)
+            self._fail(under_way, is_undone=link.is_connected)
 
-    async def _isolate(self, groups: list[Group], error: Error, teller: Teller) -> None:
+    async def _isolate(self, groups: list[Group], error: Error, link: Link, teller: Teller) -> None:
         """One of the groups has all of them refused: halve them, until it is alone."""
         if len(groups) > 1:
             half = len(groups) // 2
-            await self._spend(groups[:half], teller)
-            await self._spend(groups[half:], teller)
+            await self._spend(groups[:half], link, teller)
+            await self._spend(groups[half:], link, teller)
             return
         self._reporter.report(
             "auditlog.quota_impossible", f"a spending cannot be counted: {describe(error)}"
@@ -227,13 +225,13 @@ class Exchange:
         else:
             self.report_lost("their period was over before the database was back")
 
-    def _fail(self, under_way: dict[int, Group]) -> None:
+    def _fail(self, under_way: dict[int, Group], *, is_undone: bool = False) -> None:
         """Let go out again what was not answered, unless it is a charge that may have arrived."""
         while under_way:
             _, group = under_way.popitem()
             if group.charge is None:
                 self._repeat(group)
-            elif self._link.is_connected:
+            elif is_undone:
                 self._owed.charge(group.charge)
             else:
                 self.report_lost("the database did not say whether it has taken them")
