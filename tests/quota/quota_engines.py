@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 
 import trail
-
 from auditlog.quota.engine import Engine
 from auditlog.quota.model import Actor, Crossing, Decision, Key, Quota
 from auditlog.reporting import Reporter

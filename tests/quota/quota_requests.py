@@ -1,12 +1,15 @@
 """Requests in flight, and quotas counted in this process, for the tests of what is between them."""
 
+import asyncio
 from typing import Any
+
+import pytest
 
 from asgi_driver import http_scope
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.shared import Capture
 from auditlog.capture.web.http import HttpExchange
-from auditlog.quota.admission import Traffic
+from auditlog.quota.admission import Admission, Traffic, admit, admit_in_thread
 from auditlog.quota.model import Decision, Key, Quota
 from auditlog.records import QuotaLogRecord
 from auditlog.testing import MemoryQuotas, MemorySink
@@ -75,3 +78,16 @@ def ended(request: Request, status: int = 200, outcome: str = "ok", **facts: Any
 def ids(decisions: list[Decision]) -> list[str]:
     """Whose decisions they are."""
     return [decision.quota.id for decision in decisions]
+
+
+async def in_thread(desk: Desk, asked: Any) -> Admission:
+    """As a threaded server does."""
+    return await asyncio.to_thread(admit_in_thread, desk.quotas, asked)
+
+
+async def on_loop(desk: Desk, asked: Any) -> Admission:
+    """As a server on an event loop does."""
+    return await admit(desk.quotas, asked)
+
+
+BOTH = pytest.mark.parametrize("ask", [on_loop, in_thread])

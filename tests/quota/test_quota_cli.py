@@ -88,6 +88,7 @@ def test_a_quota_is_set_shown_raised_and_removed(quota: Command, any_dsn: str) -
     )
     shown = quota("show", "exports", dsn=any_dsn)
     assert (shown.returncode, shown.stderr) == (Exit.OK, "")
+    assert re.search(r"^set +20\d\d-\d\d-\d\d \d\d:\d\d by ", shown.stdout, re.MULTILINE)
     assert {"limit 20", "period 1 day", "per user", "thresholds 80", "tenant all"} <= {
         " ".join(line.split()) for line in shown.stdout.splitlines()
     }
@@ -196,7 +197,7 @@ def test_whoever_replaces_another_quota_is_told(quota: Command, any_dsn: str) ->
     result = quota("set", "requests", "--limit", "120", dsn=any_dsn)
     assert result.returncode == Exit.OK
     assert "Counters that there are have other periods" in result.stderr
-    for options in (("--period", "hour"), ("--limit", "180")):
+    for options in (("--period", "hour"), ("--limit", "180"), ("--period", "day")):
         right = quota("set", "requests", *options, dsn=any_dsn)
         assert right.stderr == "Set for every tenant: every process takes it within seconds.\n"
 
@@ -252,6 +253,8 @@ def test_usage_is_told_nearest_first(quota: Command, any_dsn: str) -> None:
     found = done(quota, "usage", "exports", "--over", "90", dsn=any_dsn)
     assert [each["used"] for each in found] == [12, 9]
     assert 0 < found[0].pop("resets_in_s") <= 86_400
+    assert "resets_in" not in found[0]
+    assert found[0]["period_end"].endswith("+00:00")
     told = ("quota_id", "tenant", "subject", "limit", "percent", "remaining", "rolling")
     assert [found[0][name] for name in told] == ["exports", "acme", "grace", 10, 120.0, 0, False]
     assert len(done(quota, "usage", "-n", "2", dsn=any_dsn)) == 2
@@ -350,6 +353,23 @@ def test_no_database_exits_3(quota: Command, arguments: list[str]) -> None:
     result = quota(*arguments, dsn=UNREACHABLE)
     assert (result.returncode, result.stdout) == (Exit.NO_DATABASE, "")
     assert "geheim" not in result.stderr
+
+
+def test_the_documented_rights_are_enough(quota: Command, any_server: Server) -> None:
+    """Whoever sets limits need not own the trail."""
+    grants = (
+        "USAGE ON SCHEMA logstore",
+        "SELECT ON logstore.quotas, logstore.quota_usage, logstore.quota_windows",
+        "INSERT, UPDATE, DELETE ON logstore.quotas",
+        "INSERT ON logstore.logs, logstore.batches",
+        "EXECUTE ON FUNCTION logstore.ensure_partition(text, timestamptz)",
+    )
+    with any_server.role() as role, any_server.database() as dsn:
+        for grant in grants:
+            execute(dsn, f'GRANT {grant} TO "{role}"')
+        for arguments in (["set", "x", "--limit", "1"], ["list"], ["usage"], ["remove", "x"]):
+            result = quota(*arguments, dsn=as_role(dsn, role))
+            assert result.returncode == Exit.OK, result.stderr
 
 
 def test_what_a_role_lacks_is_named(quota: Command, any_server: Server) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from quota_engines import NOBODY, Lines, Told, engine, running, spend, until_used, used
 
 from auditlog.quota.engine import Engine
 from auditlog.quota.model import Actor, Basis, Decision, Key, Quota
-from quota_engines import NOBODY, Lines, Told, engine, running, spend, until_used, used
 
 KEY = Key("q", "t", "s")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from quota_engines import NOBODY, Lines, Told, engine, running, spend, until_used, used
 
 import trail
 from auditlog.postgres import embedded
@@ -23,7 +24,6 @@ from auditlog.quota.engine import Engine
 from auditlog.quota.model import Basis, Decision, Key, Quota
 from own_server import own_server
 from proxies import Proxy
-from quota_engines import NOBODY, Lines, Told, engine, running, spend, until_used, used
 
 KEY = Key("q", "t", "s")
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"

@@ -11,7 +11,7 @@ from asgi_driver import drive, http_scope
 from auditlog import AuditMiddleware, Settings, annotate, bound
 from auditlog.errors import QuotaError
 from auditlog.quota.model import Decision, Quota, QuotaExceeded
-from auditlog.quota.subjects import subject_of
+from auditlog.quota.subjects import fitting, subject_of
 from auditlog.testing import MemoryQuotas, MemorySink
 
 EXPORTS = Quota("exports", limit=2, counts="reported", per="user")
@@ -110,6 +110,14 @@ async def test_who_is_not_said_is_known_from_what_is_bound(quotas: MemoryQuotas)
     with bound(user_id="job", instance_id="acme"):
         decision = await quotas.spend("exports")
     assert decision.key == ("exports", "acme", "user=job")
+
+
+async def test_whatever_is_said_is_spelled_as_in_the_trail(quotas: MemoryQuotas) -> None:
+    """The actor of a crossing goes to the database by another way than the rows do."""
+    text = "nul\x00" + "long" * 100
+    order = quotas.spend("exports", user_id=text, resource_owner=text, action=text)
+    assert set(order._order.actor) == {fitting(text)}
+    assert (await order).allowed
 
 
 async def test_an_unknown_subject_says_which_argument(quotas: MemoryQuotas) -> None:

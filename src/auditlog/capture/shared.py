@@ -61,7 +61,7 @@ class Capture:
             SettingsError: a setting or a callable that cannot work.
         """
         for name, function in identify.items():
-            _refuse_coroutine(name, function)
+            refuse_coroutine(name, function)
         settings = recorder.settings
         if policy is None:
             policy = load_policy(settings.policy_file) if settings.policy_file else Policy()
@@ -80,7 +80,12 @@ class Capture:
         )
 
 
-def _refuse_coroutine(name: str, identify: Identify | None) -> None:
+def refuse_coroutine(name: str, identify: Identify | None) -> None:
+    """See that a callable can be asked when nobody can wait.
+
+    Raises:
+        SettingsError: it is a coroutine function.
+    """
     call = getattr(identify, "__call__", None)  # noqa: B004  # not whether it is callable: which
     if iscoroutinefunction(identify) or iscoroutinefunction(call):
         raise SettingsError(

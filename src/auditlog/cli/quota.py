@@ -1,12 +1,9 @@
 """`auditlog quota …`: how much is allowed, changed without a restart, and how much is used."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from psycopg import Rollback
 
 from auditlog.cli import quota_options as options
 from auditlog.cli import quota_report as report
@@ -14,29 +11,14 @@ from auditlog.cli.failures import EXIT_CODES, Exit
 from auditlog.cli.options import AsJson, Dsn, required
 from auditlog.cli.output import plain, put, put_json, say, stdout
 from auditlog.cli.quota_report import Listed
-from auditlog.errors import SettingsError
+from auditlog.cli.quota_set import put_quota
 from auditlog.partitions.session import maintenance
 from auditlog.postgres.causes import connect
 from auditlog.quota import store
 from auditlog.quota.file import load
-from auditlog.quota.model import Counts, Quota
-from auditlog.quota.rows import document
-from auditlog.quota.store import StoredQuota
-from auditlog.quota.usage import has_other_periods
 from auditlog.quota.usage import usage as used
 
 app = typer.Typer(help="Look after quotas: limits, and what is used of them.", no_args_is_help=True)
-
-_PERIODS = {"period", "rolling", "anchor", "time_zone"}
-_DRY_RUN = "This was a dry run: nothing is set."
-_RESULTS = {
-    "set": "Set for {}: every process takes it within seconds.",
-    "unchanged": "Unchanged for {}: it was so already.",
-}
-_OTHER_PERIODS = (
-    "Counters that there are have other periods: if an application defines this quota, name here"
-    " whatever it says, --period, --per and --counts above all."
-)
 
 
 @app.callback()
@@ -44,77 +26,7 @@ def group() -> None:
     """Look after quotas: what is set here goes before what an application's code or file says."""
 
 
-@app.command("set", epilog=EXIT_CODES)
-def put_quota(
-    quota_id: options.Name,
-    dsn: Dsn = None,
-    *,
-    tenant: options.Tenant = None,
-    limit: options.Limit = None,
-    counts: options.Counted = None,
-    per: options.Whose = None,
-    period: options.Period = None,
-    rolling: options.Rolling = None,
-    anchor: options.Anchor = None,
-    time_zone: options.Zone = None,
-    threshold: options.Thresholds = None,
-    enforced: options.Enforced = None,
-    exact: options.Exact = None,
-    on_unavailable: options.OnUnavailable = None,
-    refund: options.Refunds = None,
-    route: options.Routes = None,
-    method: options.Methods = None,
-    log_allowed: options.LogAllowed = None,
-    file: options.Otherwise = None,
-    by: options.By = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be set, and set nothing.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Lay a quota down, or change what is named of one that is there; within seconds it applies."""
-    changes = options.named(
-        counts=counts,
-        per=per,
-        period=period,
-        rolling=rolling,
-        anchor=anchor,
-        time_zone=time_zone,
-        thresholds=threshold,
-        enforced=enforced,
-        exact=exact,
-        on_unavailable=on_unavailable,
-        refunds=refund,
-        routes=route,
-        methods=method,
-        log_allowed=log_allowed,
-    )
-    with (
-        maintenance(required(dsn)) as conn,
-        options.settings_errors(),
-        store.alone(conn) as transaction,
-    ):
-        found = store.stored(conn)
-        quota = _wanted(found, quota_id, tenant, {**changes, "limit": limit}, file)
-        has_others = not changes.keys() & _PERIODS and has_other_periods(conn, quota)
-        result = store.put(conn, quota, by=by)
-        if dry_run:
-            raise Rollback(transaction)
-    if as_json:
-        before = _find(found, quota_id, tenant)
-        put_json(
-            {
-                "result": result,
-                "before": before and document(before.values),
-                "quota": document(asdict(quota)),
-            }
-        )
-    else:
-        _put_lines(report.lines_of(asdict(quota)))
-    whom = f"tenant {tenant}" if tenant else "every tenant"
-    say(_DRY_RUN if dry_run else plain(_RESULTS[result].format(whom)))
-    if has_others:
-        say(_OTHER_PERIODS)
+app.command("set", epilog=EXIT_CODES)(put_quota)
 
 
 @app.command("list", epilog=EXIT_CODES)
@@ -152,12 +64,13 @@ def show(
     """Print a quota setting by setting; exit 1 if it cannot be used."""
     with connect(required(dsn)) as conn, options.settings_errors():
         found = store.stored(conn)
-        its = _find(found, quota_id, tenant) or store.named(found, quota_id, None)
+        its = store.find(found, quota_id, tenant) or store.named(found, quota_id, None)
     shown = report.from_database(its)
     if as_json:
         put_json(report.as_json(shown))
     else:
-        _put_lines((*report.lines_of(shown.values), report.line_of_origin(shown)))
+        for line in (*report.lines_of(shown.values), report.line_of_origin(shown)):
+            put(line)
         if its.tenant != tenant:
             say(plain(f"Tenant {tenant} has none of its own: this is the one for all."))
     _tell_problems([shown])
@@ -180,7 +93,7 @@ def remove(
         put_json(report.as_json(report.from_database(removed)))
     else:
         put(plain(f"removed {removed.id}"))
-    if tenant is not None and _find(left, quota_id, None):
+    if tenant is not None and store.find(left, quota_id, None):
         say(plain(f"For tenant {tenant} the one for all tenants applies again."))
     else:
         say("What an application's code or file says under that name applies again.")
@@ -194,7 +107,8 @@ def usage(
     tenant: options.OfTenant = None,
     subject: options.Subject = None,
     over: Annotated[
-        int, typer.Option(metavar="PERCENT", min=0, help="Only who has used that much.")
+        int,
+        typer.Option(metavar="PERCENT", min=0, max=1_000_000, help="Only who has used that much."),
     ] = 0,
     past: Annotated[
         bool, typer.Option("--past", help="Periods that are over, too; the newest come first.")
@@ -241,39 +155,6 @@ def check(
     say(plain(f"{file}: {len(found)} quotas, and all of them can be used."))
 
 
-def _wanted(
-    found: list[StoredQuota],
-    quota_id: str,
-    tenant: str | None,
-    changes: dict[str, Any],
-    file: Path | None,
-) -> Quota:
-    """Return what becomes of a quota, where the limit is as it was written."""
-    limit = changes.pop("limit")
-    otherwise = _in_file(file, quota_id, tenant) if file else None
-    before = store.values_before(found, quota_id, tenant, otherwise=otherwise)
-    values = {**before, **changes}
-    if limit is not None:
-        values["limit"] = options.units(limit, values.get("counts", Counts.REQUESTS))
-    if "limit" not in values:
-        raise SettingsError(
-            f"the database has no quota {quota_id!r} yet: say how much is allowed, with --limit"
-        )
-    return Quota(**values)
-
-
-def _in_file(file: Path, quota_id: str, tenant: str | None) -> Quota:
-    of_id = {quota.tenant: quota for quota in load(file) if quota.id == quota_id}
-    if found := of_id.get(tenant) or of_id.get(None):
-        return found
-    raise SettingsError(f"{file} has no quota {quota_id!r}: `auditlog quota check` shows those")
-
-
-def _find(found: list[StoredQuota], quota_id: str, tenant: str | None) -> StoredQuota | None:
-    mine = (each for each in found if (each.id, each.tenant) == (quota_id, tenant))
-    return next(mine, None)
-
-
 def _with_file(found: list[Listed], file: Path) -> list[Listed]:
     there = {each.key for each in found}
     with options.settings_errors():
@@ -298,8 +179,3 @@ def _tell_problems(found: list[Listed]) -> None:
         say(plain(problem))
     if problems:
         raise typer.Exit(Exit.NOT_WELL)
-
-
-def _put_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        put(line)

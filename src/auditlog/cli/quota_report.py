@@ -54,15 +54,15 @@ def from_file(quota: Quota) -> Listed:
 def table_of(listed: Iterable[Listed]) -> Table:
     """Lay quotas out, one in a row."""
     table = plain_table()
-    table.add_column("quota", overflow="fold", min_width=8)
+    table.add_column("quota", overflow="fold", min_width=6)
     table.add_column("tenant", overflow="fold", min_width=6)
-    table.add_column("limit", min_width=6, justify="right")
-    table.add_column("of", min_width=8)
+    table.add_column("limit", min_width=5, justify="right")
+    table.add_column("of", overflow="fold", min_width=8)
     table.add_column("in", min_width=7)
     table.add_column("per", overflow="fold", min_width=6)
-    table.add_column("told at", overflow="fold", min_width=7)
+    table.add_column("told", overflow="fold", min_width=5)
     table.add_column("mode", overflow="fold", min_width=8)
-    table.add_column("set", overflow="fold", min_width=10)
+    table.add_column("from", min_width=8)
     for each in listed:
         table.add_row(*map(cell, _cells(each)))
     return table
@@ -76,7 +76,8 @@ def lines_of(values: Mapping[str, Any]) -> Iterator[str]:
 
 def line_of_origin(listed: Listed) -> str:
     """Return who set a quota, and when."""
-    return plain(f"{'set':15} {_set(listed)}")
+    when = moment(listed.changed_at) if listed.changed_at else "nobody knows when"
+    return plain(f"{'set':15} {when} by {listed.changed_by}")
 
 
 def usage_table(found: Iterable[Usage]) -> Table:
@@ -111,11 +112,14 @@ def as_json(listed: Listed) -> dict[str, Any]:
 def usage_as_json(counter: Usage) -> dict[str, Any]:
     """Return a counter with what follows from it."""
     fields = asdict(counter)
+    resets_in: timedelta = fields.pop("resets_in")
+    utc = {name: at.astimezone(UTC) for name, at in fields.items() if isinstance(at, datetime)}
     return {
         **fields,
+        **utc,
         "percent": counter.percent,
         "remaining": counter.remaining,
-        "resets_in_s": round(fields.pop("resets_in").total_seconds(), 3),
+        "resets_in_s": round(resets_in.total_seconds(), 3),
     }
 
 
@@ -131,7 +135,7 @@ def _cells(listed: Listed) -> tuple[object, ...]:
         ", ".join(map(str, values["per"])),
         ", ".join(f"{each} %" for each in values["thresholds"]),
         _mode(listed),
-        _set(listed),
+        listed.source,
     )
 
 
@@ -145,13 +149,6 @@ def _mode(listed: Listed) -> str:
         "closed" if values["on_unavailable"] == "closed" else "",
     )
     return ", ".join(filter(None, words))
-
-
-def _set(listed: Listed) -> str:
-    if listed.source != "database":
-        return f"in the {listed.source}"
-    when = moment(listed.changed_at) if listed.changed_at else "at no time that there is"
-    return f"{when} by {listed.changed_by}"
 
 
 def _limit(values: Mapping[str, Any]) -> str:

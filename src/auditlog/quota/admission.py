@@ -5,12 +5,10 @@ for a request that one refuses is given back. An error in here is reported, and 
 """
 
 from collections.abc import Callable, Iterable
-from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple, Self
 
 from auditlog.capture.in_flight import Identity, InFlight
 from auditlog.capture.shared import Identify
-from auditlog.errors import SettingsError
 from auditlog.quota.counting import GRPC, Counting, Countings
 from auditlog.quota.model import Actor, Decision, Key, Per
 from auditlog.quota.quotas import Quotas
@@ -77,16 +75,6 @@ def admit_in_thread(quotas: Quotas, traffic: Traffic) -> "Admission":
             if not admission.take(ask, decision):
                 break
     return admission
-
-
-def check_key(key: Identify | None) -> None:
-    """See that a callable for API keys can be asked.
-
-    Raises:
-        SettingsError: it is a coroutine function.
-    """
-    if iscoroutinefunction(key) or iscoroutinefunction(getattr(key, "__call__", None)):  # noqa: B004  # not whether it is callable: which
-        raise SettingsError("key must be a plain function, such as one that reads a header")
 
 
 def key_of(key: Identify | None, source: Any, reporter: Reporter) -> str | None:

@@ -12,12 +12,12 @@ from typing import Any, Final, TypeVar, cast
 from auditlog.capture.asgi import AuditMiddleware
 from auditlog.capture.context import current
 from auditlog.capture.recorder import Recorder
-from auditlog.capture.shared import Identify
+from auditlog.capture.shared import Identify, refuse_coroutine
 from auditlog.capture.web.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from auditlog.capture.web.ending import STARTS
 from auditlog.capture.web.exchange import AsgiExchange
 from auditlog.capture.web.lifespan import pass_lifespan
-from auditlog.quota.admission import Admission, Traffic, admit, check_key, key_of
+from auditlog.quota.admission import Admission, Traffic, admit, key_of
 from auditlog.quota.counting import SAFE_METHODS
 from auditlog.quota.fields import LIMIT, POLICY, fields_of
 from auditlog.quota.model import Decision, QuotaExceeded
@@ -54,7 +54,7 @@ class QuotaMiddleware:
         headers: bool = False,
         key: Identify | None = None,
     ) -> None:
-        check_key(key)
+        refuse_coroutine("key", key)
         self.app = app
         self.quotas = quotas
         self._headers = headers

@@ -85,4 +85,5 @@ class Callback:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
+            self._threads -= 1
             return None

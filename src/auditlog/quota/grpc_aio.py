@@ -69,9 +69,12 @@ class QuotaInterceptor(grpc.aio.ServerInterceptor):
             return unknown(_Limited(self._gate, OTHER, _not_found).reject)
         if not is_limited(path):
             return handler
-        return rewired(
-            handler, lambda behaviour: _Limited(self._gate, path, behaviour).flavoured(handler)
-        )
+
+        def stand_in(behaviour: Any) -> Any:
+            limited = _Limited(self._gate, path, behaviour)
+            return limited.stand_in(streams=handler.response_streaming)
+
+        return rewired(handler, stand_in)
 
 
 class _Limited:
@@ -84,10 +87,10 @@ class _Limited:
         self._path = path
         self._behaviour = behaviour
 
-    def flavoured(self, handler: Any) -> Any:
+    def stand_in(self, *, streams: bool) -> Any:
         """Return what the server is to run in the function's place: something of its kind."""
         kind = flavour(self._behaviour)
-        if kind is PLAIN and handler.response_streaming:
+        if kind is PLAIN and streams:
             return self._generate_in_thread
         return getattr(self, _FLAVOURS[kind])
 

@@ -81,7 +81,6 @@ class Quotas:
         self._lifecycle = threading.RLock()
         self._reset()
         _instances.add(self)
-        weakref.finalize(self, _end, self._counter).atexit = False
 
     @property
     def definitions(self) -> Definitions:
@@ -281,7 +280,7 @@ class Quotas:
                 "quotas are counted in the log's database, and this log has none: pass"
                 " AuditLog('postgresql://...'), or use auditlog.testing.MemoryQuotas"
             )
-        return Engine(
+        engine = Engine(
             self.recorder.settings,
             self.recorder.reporter,
             timeout_s=self._timeout_s,
@@ -290,6 +289,8 @@ class Quotas:
             on_definitions=self._catalogue.read,
             on_crossings=self._recording.crossed,
         )
+        weakref.finalize(self, _end, engine).atexit = False
+        return engine
 
     def _found(self, wanted: Order) -> Quota:
         quota = self.definitions.get(wanted.quota_id, wanted.tenant)
@@ -343,11 +344,10 @@ class Quotas:
         holder = current.get()
         if holder is not None:
             holder.metadata["audit.quota_unavailable"] = policy
-        verdict = "allowed" if decision.allowed else "refused"
         self.recorder.reporter.report(
             "auditlog.quota_unavailable",
-            f"the database does not say what is used of {decision.quota.id!r}: it is {verdict},"
-            f" as on_unavailable={policy!r} has it",
+            "the database does not say what is used, so on_unavailable decides: the quota"
+            f" {decision.quota.id!r} fails {policy}",
         )
 
     def _is_last(self) -> bool:
@@ -381,7 +381,7 @@ def _question(wanted: Order) -> tuple[Quota, Key]:
 
 
 def _end(counter: Counter) -> None:
-    """Let a counter end whose quotas nobody has any more, wherever that was found out."""
+    """Let a counter end whose quotas nobody has any more, on whatever thread that is found out."""
     if sys.is_finalizing():
         return  # the thread would never run, and its start would wait for ever
     with suppress(RuntimeError):  # no more threads: the process ends, and the counter by itself

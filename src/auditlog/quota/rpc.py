@@ -15,13 +15,12 @@ from auditlog.capture.context import current
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.rpc.names import NAMES
-from auditlog.capture.shared import Identify
+from auditlog.capture.shared import Identify, refuse_coroutine
 from auditlog.quota.admission import (
     Admission,
     Traffic,
     admit,
     admit_in_thread,
-    check_key,
     key_of,
 )
 from auditlog.quota.fields import UNAVAILABLE_RETRY_S, problem_of
@@ -68,7 +67,7 @@ class Gate:
     __slots__ = ("_key", "_quotas")
 
     def __init__(self, quotas: Quotas, key: Identify | None) -> None:
-        check_key(key)
+        refuse_coroutine("key", key)
         self._quotas = quotas
         self._key = key
 

@@ -70,15 +70,20 @@ def stored(conn: Connection[Any]) -> list[StoredQuota]:
         return [_stored(row) for row in cursor.execute(DEFINITIONS).fetchall()]
 
 
+def find(found: list[StoredQuota], quota_id: str, tenant: str | None) -> StoredQuota | None:
+    """Return the quota of that name, of exactly that tenant, or for all; None if there is none."""
+    its = (each for each in found if (each.id, each.tenant) == (quota_id, tenant))
+    return next(its, None)
+
+
 def named(found: list[StoredQuota], quota_id: str, tenant: str | None) -> StoredQuota:
-    """Return the quota of that name, of exactly that tenant, or for all.
+    """Do what `find` does.
 
     Raises:
         QuotaError: there is none.
     """
-    for each in found:
-        if (each.id, each.tenant) == (quota_id, tenant):
-            return each
+    if its := find(found, quota_id, tenant):
+        return its
     whose = f"for tenant {tenant!r}" if tenant else "for all tenants"
     names = sorted({each.id for each in found if each.tenant == tenant})
     hint = did_you_mean(quota_id, names) if names else "there is none at all"
@@ -129,8 +134,8 @@ def put(
         psycopg.Error: it is not set.
     """
     with alone(conn):
-        of_id = {(each.id, each.tenant): document(each.values) for each in stored(conn)}
-        before, after = of_id.get((quota.id, quota.tenant)), document(asdict(quota))
+        old = find(stored(conn), quota.id, quota.tenant)
+        before, after = old and document(old.values), document(asdict(quota))
         if before == after:
             return "unchanged"
         conn.execute(statement("quota_put"), {**row_from(quota), "by": by})

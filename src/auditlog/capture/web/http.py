@@ -27,7 +27,7 @@ from auditlog.capture.trace import raw_correlation
 from auditlog.capture.web.asgi_types import Message, Receive, Scope, Send
 from auditlog.capture.web.body import BodyTee, describe
 from auditlog.capture.web.exchange import HTTP, AsgiExchange
-from auditlog.capture.web.refusal import http_refusal
+from auditlog.capture.web.refusal import scope_refusal
 
 _DENIALS = frozenset({401, 403, 407})
 _FIRST_VALID, _FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _FIRST_INVALID = 100, 400, 500, 600
@@ -132,7 +132,7 @@ class HttpExchange(AsgiExchange):
 
     def refusal(self, detail: str, retry_after_s: int | None) -> list[Message]:
         """Return the messages of a 503."""
-        return http_refusal(detail, retry_after_s, is_head=self.method == "HEAD")
+        return scope_refusal(self.source, detail, retry_after_s)
 
     def conclude(self, error: BaseException | None) -> None:
         """Tell the status that was sent from one that is only probable."""

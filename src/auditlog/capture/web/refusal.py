@@ -4,13 +4,16 @@ The body says nothing of what is broken behind it. After the application ran the
 `Retry-After`: whoever tries again may do it twice.
 """
 
+from collections.abc import Mapping
 from math import ceil
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from auditlog.capture.web.asgi_types import Message, Scope
 from auditlog.settings import Settings
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 NOT_CARRIED_OUT: Final = (
     "This request cannot be recorded in the audit trail at present, and was not carried out."
@@ -33,45 +36,37 @@ def scope_refusal(scope: Scope, detail: str, retry_after_s: int | None) -> list[
         detail: A sentence for people.
         retry_after_s: In seconds; None where trying again is not to be suggested.
     """
-    if scope["type"] == "http":
-        return http_refusal(detail, retry_after_s, is_head=scope.get("method") == "HEAD")
-    if "websocket.http.response" in (scope.get("extensions") or ()):
-        return _websocket_refusal(detail, retry_after_s)
-    return [{"type": "websocket.close", "code": TRY_AGAIN_LATER}]
+    problem = {"type": "about:blank", "title": _TITLE, "status": _STATUS, "detail": detail}
+    headers = [] if retry_after_s is None else [(b"retry-after", b"%d" % retry_after_s)]
+    return answer(scope, _STATUS, *told(problem, headers))
 
 
-def http_refusal(detail: str, retry_after_s: int | None, *, is_head: bool) -> list[Message]:
-    """Return the two messages of the response.
+def answer(scope: Scope, status: int, headers: Headers, body: bytes) -> list[Message]:
+    """Return the messages of a response in place of the application's.
 
-    Args:
-        detail: A sentence for people.
-        retry_after_s: In seconds; None where trying again is not to be suggested.
-        is_head: Is it the answer to a HEAD, which has no body?
+    A handshake gets it where the server has the extension for that; else it is closed.
     """
-    start, body = _response("", detail, retry_after_s)
-    return [start, {**body, "body": b""} if is_head else body]
+    prefix = "" if scope["type"] == "http" else "websocket."
+    if prefix and "websocket.http.response" not in (scope.get("extensions") or ()):
+        return [{"type": "websocket.close", "code": TRY_AGAIN_LATER}]
+    if scope.get("method") == "HEAD":
+        body = b""
+    return [
+        {"type": f"{prefix}http.response.start", "status": status, "headers": headers},
+        {"type": f"{prefix}http.response.body", "body": body},
+    ]
 
 
-def _websocket_refusal(detail: str, retry_after_s: int | None) -> list[Message]:
-    """Return the two messages of the extension `websocket.http.response`."""
-    return _response("websocket.", detail, retry_after_s)
+def told(problem: Mapping[str, Any], headers: Headers) -> tuple[Headers, bytes]:
+    """Return headers and body that tell a problem (RFC 9457)."""
+    body = orjson.dumps(problem)
+    own = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    return own + headers, body
 
 
 def retry_after(settings: Settings) -> int:
     """Return after how many seconds what was not carried out may be tried again."""
     return ceil(settings.commit_timeout_s)
-
-
-def _response(prefix: str, detail: str, retry_after_s: int | None) -> list[Message]:
-    problem = {"type": "about:blank", "title": _TITLE, "status": _STATUS, "detail": detail}
-    body = orjson.dumps(problem)
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
-    return [
-        {"type": f"{prefix}http.response.start", "status": _STATUS, "headers": headers},
-        {"type": f"{prefix}http.response.body", "body": body},
-    ]

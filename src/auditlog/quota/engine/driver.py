@@ -247,9 +247,11 @@ class Driver:
                 self._teller.add([row])
 
     async def _note_told(self) -> None:
-        if self._teller.told:
-            told, self._teller.told = self._teller.told, []
-            await self._link.called(told)
+        told = self._teller.told
+        if told:
+            count = len(told)
+            await self._link.called(told[:count])
+            del told[:count]
 
     async def _read_definitions(self) -> None:
         try:

@@ -27,7 +27,7 @@ from auditlog.quota.engine.life import Life
 from auditlog.quota.engine.owed import Charge, Owed
 from auditlog.quota.engine.telling import Tell, Teller
 from auditlog.quota.model import MAX_UNITS, Actor, Basis, Decision, Key, Quota
-from auditlog.reporting import Reporter
+from auditlog.reporting import Reporter, describe
 from auditlog.settings import Settings
 
 MIN_CALL_S = 2.0
@@ -105,7 +105,7 @@ class Engine:
             try:
                 loop.call_soon_threadsafe(settle)
             except RuntimeError:  # the loop is closed: nobody waits any more
-                self._asks.leave(ask, Given.NOTHING)
+                self._abandon(ask)
 
         ask = Ask(quota, key, amount, actor, wake)
         if not self._put(ask):
@@ -114,8 +114,7 @@ class Engine:
         try:
             await answered
         except BaseException:
-            if decision := self._asks.leave(ask, Given.NOTHING):
-                self.give_back(decision)
+            self._abandon(ask)
             raise
         finally:
             timer.cancel()
@@ -132,7 +131,7 @@ class Engine:
         if not self._put(ask):
             return self._without_database(ask)
         if self._life.is_here:
-            self._asks.leave(ask, Given.NOTHING)
+            self._abandon(ask)
             raise RuntimeError("this would wait for its own loop: use `async with` or `await`")
         answered.wait(self._timeout_s)
         return self._outcome(ask)
@@ -206,16 +205,22 @@ class Engine:
 
     def _put(self, ask: Ask) -> bool:
         """Let an ask wait for the database; False if that is in vain."""
-        if self._driver.is_away() or not self._asks.put(ask):
-            self._run()
+        self._run()
+        if self._driver.is_away() or not self._life.runs or not self._asks.put(ask):
             return False
         self._run()
         return True
 
     def _run(self) -> None:
+        """See to it that the driver runs, and knows of what has come."""
         if self._asks.is_closed or not self._life.runs:
             self._life.begin(anew=self._asks.is_closed)
         self._driver.wake()
+
+    def _abandon(self, ask: Ask) -> None:
+        """Give back what an ask is granted, or was just now: nobody spends it."""
+        if decision := self._asks.leave(ask, Given.NOTHING):
+            self.give_back(decision)
 
     def _outcome(self, ask: Ask) -> Decision:
         """Return the decision that has come, or that is made since none did in time."""
@@ -294,7 +299,12 @@ def _close_all() -> None:
     """The last resort, for applications that never closed their engine."""
     for engine in list(_instances):
         if not engine._is_idle():
-            engine._life.end()
+            try:
+                engine._life.end()
+            except Exception as error:  # noqa: BLE001  # the other engines hold units as well
+                engine._reporter.report(
+                    "auditlog.quota_failed", f"units are not given back: {describe(error)}"
+                )
 
 
 def _reset_all() -> None:

@@ -6,6 +6,8 @@ ahead of what is used; only a charge is not sent twice either.
 """
 
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from psycopg import Error
 
@@ -163,25 +165,30 @@ class Exchange:
 
     async def _spend(self, groups: list[Group], link: Link, teller: Teller) -> None:
         under_way = self._under_way = dict(enumerate(groups))
+        is_undone = False
         sent_at = time.monotonic()
         try:
-            rows = await link.spend(asks_json(groups))
-            for row in rows:
+            for row in await link.spend(asks_json(groups)):
                 if crossings := self._deal(under_way.pop(row[0]), row, sent_at):
                     teller.add(crossings)
         except Error as error:
-            if classify(error) is not Fault.DATA or not link.is_connected:
+            is_undone = link.is_connected
+            if classify(error) is not Fault.DATA or not is_undone:
                 raise
             under_way.clear()
             await self._isolate(groups, error, link, teller)
         finally:
-            self._fail(under_way, is_undone=link.is_connected)
+            self._fail(under_way, is_undone=is_undone)
 
     async def _isolate(self, groups: list[Group], error: Error, link: Link, teller: Teller) -> None:
         """One of the groups has all of them refused: halve them, until it is alone."""
-        if len(groups) > 1:
-            half = len(groups) // 2
-            await self._spend(groups[:half], link, teller)
+        half = len(groups) // 2
+        if half:
+            try:
+                await self._spend(groups[:half], link, teller)
+            except BaseException:
+                self._fail(dict(enumerate(groups[half:])), is_undone=True)
+                raise
             await self._spend(groups[half:], link, teller)
             return
         self._reporter.report(
@@ -190,18 +197,18 @@ class Exchange:
         for ask in groups[0].asks:
             self._answer(ask, None)
 
-    def _deal(self, group: Group, row: Row, sent_at: float) -> list[dict[str, object]] | None:
+    def _deal(self, group: Group, row: Row, sent_at: float) -> Sequence[Mapping[str, Any]]:
         """Deal out an answer; return what was crossed."""
         _, state, granted, extra, previous, usage, now_us, crossings = row
         self.answers += 1
         self._calendar.clock.note(now_us, sent_at)
         if state != "ok":
             self._miss(group)
-            return None
+            return ()
         decisions = self._book.settle(group, Answer(granted, extra, previous, usage))
         for ask, decision in zip(group.asks, decisions, strict=True):
             self._answer(ask, decision)
-        return crossings  # type: ignore[no-any-return]  # as the function returns them
+        return crossings or ()
 
     def _answer(self, ask: Ask, decision: Decision | None) -> None:
         given = self._asks.answer(ask, decision)

@@ -45,7 +45,8 @@ class Teller:
         """Take over crossings of one spending, as rows of the table."""
         room = MAX_TELLING - len(self._telling)
         crossings = [crossing_from(row) for row in rows[:room]]
-        crossings = [each for each in crossings if each.crossing_id not in self._telling]
+        known = self._telling.union(self.told)
+        crossings = [each for each in crossings if each.crossing_id not in known]
         if not crossings:
             return
         self._telling.update(each.crossing_id for each in crossings)

@@ -71,16 +71,16 @@ def _json(rows: list[dict[str, Any]]) -> str:
     """One text that cannot be stored would have the whole call refused."""
     try:
         text = orjson.dumps(rows)
-    except TypeError:  # a lone surrogate
+    except TypeError:  # a lone surrogate, or no text at all
         text = _NUL
     return (orjson.dumps(_storable(rows)) if _NUL in text else text).decode()
 
 
 def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable_text(value, MAX_TEXT_BYTES)[0].decode()
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, dict):
         return {name: _storable(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_storable(each) for each in value]
-    return value
+    return storable_text(value, MAX_TEXT_BYTES)[0].decode()
