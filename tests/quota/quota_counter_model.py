@@ -72,6 +72,7 @@ class Window:
         self.units: dict[int, int] = {}
         self.newest = 0
         self.stretch = self.told = 0
+        self.limit: int | None = None
 
     def slice(self, at_us: int) -> int:
         return at_us // -(-self.window_us // SLICES)
@@ -82,8 +83,10 @@ class Window:
         begun = max(at_us, newest * -(-self.window_us // SLICES)) // self.window_us
         told = self.told if begun == self.stretch else 0
         found = share(ask, sum(counted), told)
-        if found.usage != found.previous or found.told != told:
+        is_other_limit = self.limit not in (None, ask["limit"]) and ask["a"]
+        if found.usage != found.previous or found.told != told or is_other_limit:
             self.newest, self.stretch, self.told = newest, begun, found.told
+            self.limit = ask["limit"]
             self.units[newest] = self.units.get(newest, 0) + found.usage - found.previous
         return found
 

@@ -132,3 +132,13 @@ async def test_scope_that_is_none_is_served(
 
     assert (calls(), run.error, run.sent) == (1, None, [START, END])
     assert any(line.startswith("auditlog.quota_failed") for line in caplog.messages)
+
+
+async def test_health_checks_count_where_a_quota_names_them() -> None:
+    """What the trail leaves out from the beginning; a used-up quota must not end the service."""
+    house = House(script(START, END), Quota("daily", 1), Quota("probes", 2, routes="/healthz"))
+    for _ in range(2):
+        assert (await house.get(path="/healthz", raw_path=b"/healthz")).sent[0]["status"] == 200
+    assert (await house.get(path="/healthz", raw_path=b"/healthz")).sent[0]["status"] == 429
+    assert (await house.get()).sent[0]["status"] == 200
+    assert (await house.get()).sent[0]["status"] == 429

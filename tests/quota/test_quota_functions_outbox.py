@@ -104,7 +104,7 @@ def test_crossing_is_handed_to_one_process_at_a_time(conn: psycopg.Connection) -
     first, second, third = crossed(conn, [50, 80, 100])
     conn.execute("UPDATE logstore.quota_crossings SET claimed_at = clock_timestamp()")
     assert unfinished(conn, "1 minute") == []
-    for crossing, age in ((third, "3 min"), (first, "2 min")):
+    for crossing, age in ((first, "2 min"), (third, "3 min")):
         conn.execute(
             "UPDATE logstore.quota_crossings SET claimed_at = claimed_at - %s::interval"
             " WHERE crossing_id = %s",
@@ -162,7 +162,7 @@ def test_what_ended_long_ago_is_cleaned_away(conn: psycopg.Connection) -> None:
 
 def test_some_are_cleaned_away_at_a_time(conn: psycopg.Connection) -> None:
     """So that a transaction stays short; what ended first goes first."""
-    for day in range(5):
+    for day in (3, 0, 4, 1, 2):
         start_us = day * 24 * HOUR_US
         period = {"start": start_us, "end": start_us + HOUR_US}
         answers(conn, [asking(f"day-{day}", **period), rolling(f"day-{day}")], start_us)

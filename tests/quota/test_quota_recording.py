@@ -104,6 +104,15 @@ async def test_a_row_is_submitted_once_by_a_process_and_not_if_it_is_there() -> 
     assert told.crossings == 1
 
 
+async def test_what_was_called_is_not_called_again() -> None:
+    """Its row may have been lost with a process after that: it is all that is still to be told."""
+    called: list[Crossing] = []
+    sink = MemorySink()
+    done = await Recording(sink, called.append).crossed([crossing(called_at=START)])
+    assert (done, called) == ([crossing().crossing_id], [])
+    assert len(sink.records) == 1
+
+
 async def test_a_row_that_was_dropped_is_submitted_again() -> None:
     class Full(MemorySink):
         is_full = True
@@ -173,6 +182,49 @@ async def test_a_callback_that_raises_is_told_of_and_keeps_no_other(
     assert "bait" not in caplog.text
     assert told.failed == 1
     assert len(sink.records) == 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration])
+async def test_a_callback_that_leaves_its_thread_ends_nothing_else(
+    error: type[BaseException],
+) -> None:
+    def on_crossed(crossed: Crossing) -> None:
+        if crossed.percent == 80:
+            raise error
+
+    told = Recording(MemorySink(), on_crossed)
+    done = await told.crossed([crossing(80), crossing(90)])
+    assert (done, told.failed) == ([crossing(90).crossing_id], 1)
+
+
+async def test_a_callback_whose_own_work_is_cancelled_is_called_again() -> None:
+    """It is not the teller that was cancelled."""
+
+    async def on_crossed(crossed: Crossing) -> None:
+        if crossed.percent == 80:
+            raise asyncio.CancelledError
+
+    told = Recording(MemorySink(), on_crossed)
+    crossed = [crossing(80), crossing(90), crossing(95, subject="user=ben")]
+    done = await told.crossed(crossed)
+    assert done == [crossing(90).crossing_id, crossing(95).crossing_id]
+    assert told.failed == 1
+
+
+async def test_telling_may_be_cancelled() -> None:
+    begun = asyncio.Event()
+
+    async def on_crossed(_: Crossing) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    told = Recording(MemorySink(), on_crossed)
+    telling = asyncio.create_task(told.crossed([crossing()]))
+    await begun.wait()
+    telling.cancel()
+    await asyncio.wait({telling}, timeout=20)
+    assert telling.cancelled()
+    assert told.failed == 0
 
 
 async def test_a_callback_that_does_not_return_is_given_up(

@@ -145,6 +145,21 @@ async def test_a_row_that_is_there_already_counts_as_stored(any_dsn: str) -> Non
     assert len(trail.rows(any_dsn, "quota_logs")) == 1
 
 
+async def test_a_row_that_was_lost_is_told_again_without_a_call(any_dsn: str) -> None:
+    """The process was killed after the callback, while its row was waiting to be written."""
+    told = Told()
+    async with AuditLog(any_dsn, settings=trail.quick()) as audit:
+        async with Quotas(MemorySink(audit.settings), [EXPORTS], on_crossed=told) as quotas:
+            await quotas.spend("exports", 5, instance_id="acme")
+            await told.several(1)
+        assert crossings(any_dsn) == [(50, False, True)]
+        trail.execute(any_dsn, NOBODY_TOLD)
+        async with Quotas(audit, [EXPORTS], on_crossed=told) as quotas:
+            await until(lambda: quotas.stats().crossings == 1)
+    assert len(trail.rows(any_dsn, "quota_logs")) == 1
+    assert len(told.crossings) == 1
+
+
 @pytest.mark.parametrize("moment", ["before", "callback"])
 async def test_what_a_killed_process_did_not_tell_another_one_tells(
     any_dsn: str, moment: str

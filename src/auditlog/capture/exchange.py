@@ -51,14 +51,6 @@ class Exchange(InFlight):
             if self.exchange_id is not None:
                 self._submit_remains(failure, RECEIVED)
 
-    def is_exempt(self) -> bool:
-        """Tell whether it is served without waiting for anything, as health checks are."""
-        try:
-            level, _ = self.capture.policy.at_beginning(self.protocol, self.method, self.path)
-        except Exception:  # noqa: BLE001  # a policy of the application's own
-            return False
-        return level is _NOTHING
-
     def announce_durably(self) -> Ticket | None:
         """Do what `announce` does for every request that no rule exempts; never raises.
 

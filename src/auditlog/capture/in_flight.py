@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from auditlog.capture.context import Annotations
 from auditlog.capture.outcomes import NONE, UNKNOWN
-from auditlog.capture.policy import Decision
+from auditlog.capture.policy import Decision, Level
 from auditlog.capture.recorder import Recorder
 from auditlog.capture.shared import Capture, Identify
 from auditlog.capture.trace import correlation, raw_correlation
@@ -178,6 +178,14 @@ class InFlight(Annotations):
     def recorder(self) -> Recorder:
         """The log to which the request's row goes."""
         return self.capture.recorder
+
+    def is_exempt(self) -> bool:
+        """Tell whether it is served without waiting for anything, as health checks are."""
+        try:
+            level, _ = self.capture.policy.at_beginning(self.protocol, self.method, self.path)
+        except Exception:  # noqa: BLE001  # a policy of the application's own
+            return False
+        return level is Level.NONE
 
     def identity(self) -> Identity:
         """Return user, organisation and tenant; asks the callables for what no handler has said."""

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from auditlog.demo.processes import DemoError
-from auditlog.errors import AuditLogError, EmbeddedError, PolicyError, SettingsError
+from auditlog.errors import AuditLogError, EmbeddedError, PolicyError, QuotaError, SettingsError
 from auditlog.postgres.causes import explain, is_bad_dsn
 from auditlog.postgres.embedded import SCHEME
 
@@ -44,7 +44,7 @@ _NO_DATABASE_SQLSTATES = ("08", "28", "3D", "57P", "533")
 def exit_code(error: BaseException) -> Exit:
     """Sort an exception under the exit codes."""
     driver_error = error if isinstance(error, psycopg.Error) else error.__cause__
-    if isinstance(error, (SettingsError, PolicyError)) or _is_bad_dsn(driver_error):
+    if isinstance(error, (SettingsError, PolicyError, QuotaError)) or _is_bad_dsn(driver_error):
         return Exit.USAGE
     if isinstance(error, EmbeddedError) or _means_no_database(driver_error):
         return Exit.NO_DATABASE

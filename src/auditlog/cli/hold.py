@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from auditlog.cli.failures import EXIT_CODES
-from auditlog.cli.options import AsJson, Dsn, required
+from auditlog.cli.options import AsJson, Dsn, legible, required
 from auditlog.cli.output import cell, plain, put, put_json, say, stdout
 from auditlog.cli.partition_options import NAMES
 from auditlog.cli.partitions_report import moment as written
@@ -71,7 +71,7 @@ def add(
 ) -> None:
     """Place a hold, and print its identity; without any option it covers everything."""
     _check_reason(reason)
-    _check_text(tenant, by)
+    _check(tenant, by)
     if table not in (None, *NAMES):
         raise typer.BadParameter(f"there is no table {table!r}: {', '.join(NAMES)}")
     if start is not None and end is not None and start >= end:
@@ -118,7 +118,7 @@ def release(
 ) -> None:
     """End a hold: what it covered may be deleted from now on. It stays listed by `--all`."""
     _check_reason(reason)
-    _check_text(by)
+    _check(by)
     with maintenance(required(dsn)) as conn:
         hold_id = _identity(hold, holding.listed(conn))
         released = holding.release(conn, hold_id, reason=reason, by=by)
@@ -129,23 +129,15 @@ def release(
         say(f"No longer held: {_covered(released)}.")
 
 
-def _check_text(*texts: str | None) -> None:
-    """See that they can be stored: an argument can be any bytes.
-
-    Raises:
-        typer.BadParameter: one is no text.
-    """
+def _check(*texts: str | None) -> None:
     for text in texts:
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError:
-            raise typer.BadParameter(f"{plain(text or '')} is no text in UTF-8") from None
+        legible(text or "")
 
 
 def _check_reason(reason: str) -> None:
     if not reason.strip():
         raise typer.BadParameter("--reason must say why")
-    _check_text(reason)
+    legible(reason)
 
 
 def _identity(beginning: str, holds: list[ListedHold]) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from auditlog.cli.output import plain
 from auditlog.errors import SettingsError
 from auditlog.postgres.embedded import EmbeddedServer, named_by
 
@@ -38,6 +39,19 @@ Dsn: TypeAlias = Annotated[
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document to stdout, for machines.")
 ]
+
+
+def legible(text: str) -> str:
+    """See that a text can be stored: an argument can be any bytes.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{plain(text)} is no text in UTF-8") from None
+    return text
 
 
 def required(dsn: str | None) -> str:

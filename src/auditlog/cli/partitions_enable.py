@@ -34,7 +34,8 @@ class StepName(StrEnum):
     MONTH = "month"
 
 
-def _length(text: str) -> Span:
+def length(text: str) -> Span:
+    """Read a length of time in the calendar, as an option has it."""
     try:
         return parse_span(text)
     except ValueError as error:
@@ -69,7 +70,7 @@ def enable(
     ahead: Annotated[
         Span | None,
         typer.Option(
-            parser=_length,
+            parser=length,
             metavar="SPAN",
             help="For how long there are to be partitions: 3 months.",
             show_default=False,

@@ -62,7 +62,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a quota setting by setting; exit 1 if it cannot be used."""
-    with connect(required(dsn)) as conn, options.settings_errors():
+    with connect(required(dsn)) as conn:
         found = store.stored(conn)
         its = store.find(found, quota_id, tenant) or store.named(found, quota_id, None)
     shown = report.from_database(its)
@@ -86,7 +86,7 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Take a quota out of the database; counters stay."""
-    with maintenance(required(dsn)) as conn, options.settings_errors():
+    with maintenance(required(dsn)) as conn:
         removed = store.remove(conn, quota_id, tenant, by=by)
         left = store.stored(conn)
     if as_json:
@@ -146,8 +146,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Read a file of quotas, and say what is wrong in it; no database is asked."""
-    with options.settings_errors():
-        found = [report.from_file(quota) for quota in load(file)]
+    found = [report.from_file(quota) for quota in load(file)]
     if as_json:
         put_json([report.as_json(each) for each in found])
     elif found:
@@ -157,8 +156,7 @@ def check(
 
 def _with_file(found: list[Listed], file: Path) -> list[Listed]:
     there = {each.key for each in found}
-    with options.settings_errors():
-        more = [each for each in map(report.from_file, load(file)) if each.key not in there]
+    more = [each for each in map(report.from_file, load(file)) if each.key not in there]
     return sorted(found + more, key=lambda each: each.key)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 import psycopg
 import typer
 
-from auditlog.cli.partitions_enable import _length
+from auditlog.cli.partitions_enable import length
 from auditlog.errors import PartitionError
 from auditlog.partitions.applying import in_words
 from auditlog.partitions.session import maintenance, only_run
@@ -17,7 +17,7 @@ from auditlog.quota.cleaning import Cleaned, clean
 KeepUsage: TypeAlias = Annotated[
     Span,
     typer.Option(
-        parser=_length,
+        parser=length,
         metavar="SPAN",
         help="Delete counters of quotas whose period ended longer ago.",
     ),

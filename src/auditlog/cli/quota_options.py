@@ -1,8 +1,6 @@
 """The settings of a quota as options, spelt once, and what is named among them."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from auditlog.cli.durations import duration
-from auditlog.cli.output import plain
-from auditlog.errors import QuotaError, SettingsError
+from auditlog.cli.options import legible
 from auditlog.partitions.configuration import sizes
 from auditlog.quota.model import Counts, Per, milliseconds
 
@@ -26,19 +23,6 @@ class Policy(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"
-
-
-def legible(text: str) -> str:
-    """See that a text can be stored: an argument can be any bytes.
-
-    Raises:
-        typer.BadParameter: it is none.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter(f"{plain(text)} is no text in UTF-8") from None
-    return text
 
 
 Name: TypeAlias = Annotated[
@@ -190,15 +174,6 @@ LogAllowed: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
-
-
-@contextmanager
-def settings_errors() -> Iterator[None]:
-    """Let a quota that cannot work, or does not exist, be an error of settings: exit 2."""
-    try:
-        yield
-    except QuotaError as error:
-        raise SettingsError(str(error)) from None
 
 
 def named(**given: Any) -> dict[str, Any]:

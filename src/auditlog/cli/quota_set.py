@@ -76,11 +76,7 @@ def put_quota(
         methods=method,
         log_allowed=log_allowed,
     )
-    with (
-        maintenance(required(dsn)) as conn,
-        options.settings_errors(),
-        store.alone(conn) as transaction,
-    ):
+    with maintenance(required(dsn)) as conn, store.alone(conn) as transaction:
         found = store.stored(conn)
         quota = _wanted(found, quota_id, tenant, {**changes, "limit": limit}, file)
         has_others = not changes.keys() & _PERIODS and has_other_periods(conn, quota)

@@ -134,7 +134,7 @@ class Admission:
         tenant = tenant_of(identity[2], quotas.recorder.settings)
         asks = []
         for counting in _COUNTINGS.of(quotas.definitions.automatic(tenant)):
-            if counting.covers(traffic.method, traffic.path, traffic.is_write):
+            if self._counts(counting):
                 key = self._key(counting, tenant, identity)
                 if key is None:
                     self._later.append((counting, None))
@@ -143,6 +143,15 @@ class Admission:
         if asks:
             self.actor = _actor(traffic, identity)
         return asks
+
+    def _counts(self, counting: Counting) -> bool:
+        """Tell whether a quota is about the request; health checks only if it names their path."""
+        traffic = self._traffic
+        if not counting.covers(traffic.method, traffic.path, traffic.is_write):
+            return False
+        if counting.quota.routes or traffic.holder is None:
+            return True
+        return not traffic.holder.is_exempt()
 
     def take(self, ask: Ask, decision: Decision) -> bool:
         """Take note of an answer; return whether the others have to be asked, too."""

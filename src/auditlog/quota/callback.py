@@ -13,6 +13,7 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeAlias
 
 from auditlog.quota.model import Crossing
+from auditlog.reporting import describe
 
 OnCrossed: TypeAlias = Callable[[Crossing], Awaitable[Any] | Any]
 """A coroutine function, or a plain one, which is called in a thread."""
@@ -76,7 +77,7 @@ class Callback:
             try:
                 answer = self._on_crossed(crossing)
             except BaseException as error:  # noqa: BLE001  # whoever waits gets it
-                returned.set_exception(error)
+                returned.set_exception(_harmless(error))
             else:
                 returned.set_result(answer)
 
@@ -87,3 +88,10 @@ class Callback:
                 return self._waiting.popleft()
             self._threads -= 1
             return None
+
+
+def _harmless(error: BaseException) -> Exception:
+    """Return what may be raised where it is waited for: an exit would end the loop there."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(describe(error))

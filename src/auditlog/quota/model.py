@@ -246,6 +246,8 @@ class Crossing:
     action: str | None = None
     stored_at: datetime | None = None
     """When its row was seen in `quota_logs`; None: it was not looked for, or is not there."""
+    called_at: datetime | None = None
+    """When the callback had returned; None until then."""
 
 
 def milliseconds(length: timedelta) -> int:

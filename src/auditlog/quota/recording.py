@@ -82,17 +82,26 @@ class Recording:
         told = []
         for crossing in crossings:
             try:
-                async with asyncio.timeout_at(gives_up_at):
-                    await callback.call(crossing)
+                if crossing.called_at is None:
+                    async with asyncio.timeout_at(gives_up_at):
+                        await callback.call(crossing)
                 told.append(crossing.crossing_id)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._note_failure(error)  # of something that the callback has waited for
             except Exception as error:  # noqa: BLE001  # the application's code may do anything
-                self.failed += 1
-                self._recorder.reporter.report(
-                    "auditlog.on_crossed_failed",
-                    f"on_crossed raised {describe(error)}; it is called again in a minute",
-                    level=logging.ERROR,
-                )
+                self._note_failure(error)
         return told
+
+    def _note_failure(self, error: BaseException) -> None:
+        self.failed += 1
+        self._recorder.reporter.report(
+            "auditlog.on_crossed_failed",
+            f"on_crossed raised {describe(error)}; it is called again in a minute",
+            level=logging.ERROR,
+        )
 
 
 def decision_record(decision: Decision, actor: Actor) -> QuotaLogRecord:
