@@ -40,8 +40,8 @@ def key(name: str, subject: str = USER) -> Key:
 
 @asynccontextmanager
 async def counting(dsn: str, quota: Quota) -> AsyncIterator[Quotas]:
-    """Run real quotas beside a real log on the running loop."""
-    async with AuditLog(dsn) as audit, Quotas(audit, [quota]) as quotas:
+    """Run real quotas beside a real log on the running loop, which stands still between turns."""
+    async with AuditLog(dsn) as audit, Quotas(audit, [quota], timeout_s=60) as quotas:
         yield quotas
 
 

@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 import psycopg
+from hypothesis import settings
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
@@ -20,6 +21,9 @@ MOST = 2**53 - 1
 
 SPEND = "SELECT * FROM logstore.spend_quotas_at(%s, logstore.instant(%s))"
 RETURN = "SELECT logstore.return_quotas_at(%s, logstore.instant(%s))"
+
+PATIENT = settings(deadline=None)
+"""For properties that ask a server: how long it takes proves nothing."""
 
 _subjects = count(1)
 

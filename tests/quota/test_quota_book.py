@@ -162,6 +162,17 @@ def test_idle_lease_comes_back_and_what_is_old_is_forgotten() -> None:
     assert len(scene.book) == 0
 
 
+def test_idle_leases_are_found_a_part_at_a_time() -> None:
+    """Wherever they are in the book, and however often the others are used."""
+    scene = Scene(Quota("q", 10**6, period="day"))
+    for number in range(10):
+        scene.ask(n=5, key=Key("q", "t", str(number)))
+    scene.now += 1
+    for turn in range(1, 6):
+        scene.book.let_go_idle(2)
+        assert scene.held() == 40 - turn * 8
+
+
 def test_lease_ends_with_its_period() -> None:
     """Its units are of another counter than what is spent then, and go back to theirs."""
     scene = Scene(at_us=101 * DAY_US - 500_000)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quota_counter_model import Period, Share
-from quota_counters import Answer, Subject, answers, asking
+from quota_counters import PATIENT, Answer, Subject, answers, asking
 
 from databases import Server
 
@@ -47,6 +47,7 @@ def told_by(model: Share) -> tuple[Any, ...]:
     return model[:5]
 
 
+@PATIENT
 @given(
     st.lists(
         st.one_of(
@@ -74,6 +75,7 @@ def test_period_counts_as_the_model(any_conn: psycopg.Connection, calls: list[An
         assert [share_of(answer) for answer in found] == expected
 
 
+@PATIENT
 @given(st.integers(1, 200), st.lists(st.tuples(st.integers(1, 9), st.integers(0, 30))))
 def test_every_threshold_is_crossed_by_a_spending(
     any_conn: psycopg.Connection, limit: int, asks: list[tuple[int, int]]

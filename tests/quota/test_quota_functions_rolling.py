@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quota_counter_model import SLICES, Window
-from quota_counters import FULL, HOUR_US, MOST, NOON_US, Subject, answers, rolling
+from quota_counters import FULL, HOUR_US, MOST, NOON_US, PATIENT, Subject, answers, rolling
 from test_quota_functions_periods import ACTORS, WISHES, share_of, told_by
 
 from databases import Server
@@ -131,6 +131,7 @@ def test_returned_units_leave_the_slice_in_which_they_were_spent(subject: Subjec
     assert [row["counts"][:4] for row in subject.rows("quota_windows")] == [[0, 0, 0, 1]]
 
 
+@PATIENT
 @given(st.integers(0, MINUTE_US) | st.integers(0, 60), st.integers(MINUTE_US, MINUTE_US + 120))
 def test_units_leave_after_a_window_and_within_another_slice(
     any_conn: psycopg.Connection, before_us: int, window_us: int
@@ -149,6 +150,7 @@ STEPS = st.sampled_from([-3, -1, 0, 1, 1, 4, 30, 100, 237, 240, 241, 243, 244, 6
 """Quarters of a second, on the way to windows of a minute; a call may read the clock earlier."""
 
 
+@PATIENT
 @given(
     st.lists(
         st.tuples(STEPS, st.one_of(WISHES, st.tuples(st.integers(0, 40), st.integers(0, 250)))),
@@ -182,6 +184,7 @@ def _is_part(told: list[Any], crossed: list[Any]) -> bool:
     return set(told) <= set(crossed)
 
 
+@PATIENT
 @given(
     st.lists(
         st.tuples(st.integers(0, 20 * MINUTE_US // 60), st.integers(1, 4), st.integers(1, 6)),

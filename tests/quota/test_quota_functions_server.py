@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from quota_counters import (
     DAY_US,
     NOON_US,
+    PATIENT,
     RETURN,
     START_US,
     Subject,
@@ -73,6 +74,7 @@ def test_public_functions_are_on_the_clock_of_the_database(subject: Subject) -> 
     assert [each["used"] for each in subject.rows("quota_usage")] == [0]
 
 
+@PATIENT
 @given(st.lists(st.datetimes().map(lambda at: at.replace(tzinfo=UTC)), min_size=1, max_size=50))
 def test_instants_are_exact(any_conn: psycopg.Connection, instants: list[datetime]) -> None:
     """To the microsecond, in all years that Python has."""

@@ -5,9 +5,9 @@
     async with quotas.spend("exports"):
         ...
 
-It knows the definitions, has the counters decide, and tells the log. It begins with the first
-spending, in the process and on the loop that serves, or with `start`. Once it is forgotten, its
-counters end by themselves.
+It knows the definitions and who spends; what it decides by is in `deciding`. It begins with the
+first spending, in the process and on the loop that serves, or with `start`. Once it is forgotten,
+its counters end by themselves.
 """
 
 import asyncio
@@ -20,26 +20,21 @@ from concurrent.futures import wait
 from contextlib import suppress
 from typing import Self
 
-from auditlog.capture.context import current
 from auditlog.capture.policy.rules import did_you_mean
 from auditlog.capture.recorder import Recorder
 from auditlog.errors import QuotaError, SettingsError
 from auditlog.quota.callback import OnCrossed
 from auditlog.quota.catalogue import Catalogue
 from auditlog.quota.counter import Counter
+from auditlog.quota.deciding import Deciding
 from auditlog.quota.definitions import Definitions
 from auditlog.quota.engine import Engine
-from auditlog.quota.model import MAX_UNITS, Actor, Basis, Decision, Key, Quota
+from auditlog.quota.model import MAX_UNITS, Decision, Key, Quota
 from auditlog.quota.order import Order, order
-from auditlog.quota.recording import Recording
 from auditlog.quota.spending import Spending
-from auditlog.quota.stats import QuotaStats
-
-NOBODY = Actor()
-_UNAVAILABLE = Basis.UNAVAILABLE
 
 
-class Quotas:
+class Quotas(Deciding):
     """The quotas of one application. All of it may be called from any thread and any loop.
 
     Args:
@@ -68,18 +63,13 @@ class Quotas:
         lease_s: float = 1.0,
     ) -> None:
         _check_times(timeout_s=timeout_s, refresh_s=refresh_s, lease_s=lease_s)
-        self.recorder = audit
-        """The log."""
         self._timeout_s = timeout_s
         self._refresh_s = refresh_s
         self._lease_s = lease_s
         self._catalogue = Catalogue(audit, quotas, file)
-        self._recording = Recording(audit, on_crossed)
-        self._counter = self._make_counter()
-        self._try_now = self._counter.try_now
         self._users = 0
         self._lifecycle = threading.RLock()
-        self._reset()
+        super().__init__(audit, on_crossed)
         _instances.add(self)
 
     @property
@@ -155,80 +145,6 @@ class Quotas:
         key = wanted.key(quota, self.recorder.settings)
         return self.decide_in_thread(quota, key, wanted.amount, wanted.actor)
 
-    async def decide(self, quota: Quota, key: Key, amount: int, actor: Actor = NOBODY) -> Decision:
-        """Spend, and tell; a refusal is a decision like any other.
-
-        Args:
-            quota: As it is to be applied.
-            key: Whose counter.
-            amount: Units.
-            actor: Who spends, on what.
-        """
-        decision = self._try_now(quota, key, amount)
-        if decision is None:
-            self._asks += 1
-            decision = await self._counter.ask(quota, key, amount, actor)
-        self._note(decision, actor)
-        return decision
-
-    def decide_in_thread(
-        self, quota: Quota, key: Key, amount: int, actor: Actor = NOBODY
-    ) -> Decision:
-        """Do what `decide` does, from a thread without an event loop; blocks."""
-        decision = self._try_now(quota, key, amount)
-        if decision is None:
-            self._asks += 1
-            decision = self._counter.ask_in_thread(quota, key, amount, actor)
-        self._note(decision, actor)
-        return decision
-
-    async def look(self, quota: Quota, key: Key) -> Decision:
-        """Tell the usage, which may be as old as a second, and spend nothing.
-
-        For what is charged afterwards: it is allowed while anything is left. Where it is not, this
-        is a refusal once `refuse` is called.
-        """
-        return self._judged(await self._counter.look(quota, key))
-
-    def look_in_thread(self, quota: Quota, key: Key) -> Decision:
-        """Do what `look` does, from a thread without an event loop; blocks."""
-        return self._judged(self._counter.look_in_thread(quota, key))
-
-    def refuse(self, look: Decision, actor: Actor = NOBODY) -> None:
-        """Count and tell that somebody was refused because of what a look has shown.
-
-        Args:
-            look: What it has shown: not allowed.
-            actor: Who wanted to spend, on what.
-        """
-        self._note(look, actor)
-
-    def charge(self, quota: Quota, key: Key, amount: int, actor: Actor = NOBODY) -> None:
-        """Add what was used already, whatever the limit; does not wait."""
-        if amount > 0:
-            self._charged += 1
-            self._counter.charge(quota, key, amount, actor)
-
-    def give_back(self, decision: Decision) -> None:
-        """Take back a spending that was allowed; does not wait. To be called once."""
-        if decision.allowed and decision.amount:
-            self._given_back += 1
-            self._counter.give_back(decision)
-
-    def stats(self) -> QuotaStats:
-        """Read the counters of this process."""
-        return QuotaStats(
-            allowed=self._allowed,
-            refused=self._refused,
-            allowed_unavailable=self._allowed_unavailable,
-            refused_unavailable=self._refused_unavailable,
-            given_back=self._given_back,
-            charged=self._charged,
-            crossings=self._recording.crossings,
-            crossings_failed=self._recording.failed,
-            asks=self._asks,
-        )
-
     async def start(self) -> None:
         """Begin on the running loop. May be nested.
 
@@ -302,63 +218,10 @@ class Quotas:
             hint += " (the database, which may know it, has not been heard yet)"
         raise QuotaError(f"there is no quota {wanted.quota_id!r} for {wanted.tenant!r}; {hint}")
 
-    def _note(self, decision: Decision, actor: Actor) -> None:
-        """Count a decision, and tell of it where that is called for."""
-        # Each addition is one step of the interpreter: nothing is called within it.
-        if decision.allowed:
-            self._allowed += 1
-            if decision.quota.log_allowed:
-                self._recording.decided(decision, actor)
-        else:
-            self._refused += 1
-            self._recording.decided(decision, actor)
-        if decision.basis is _UNAVAILABLE:
-            self._note_unavailable(decision)
-
-    def _judged(self, look: Decision) -> Decision:
-        """Return a look that is allowed only while anything is left."""
-        if look.basis is _UNAVAILABLE:
-            # Where it is not allowed, it is counted when it is refused.
-            if look.allowed:
-                self._note_unavailable(look)
-        elif look.quota.enforced and look.usage >= look.quota.limit:
-            return Decision(
-                look.quota,
-                look.key,
-                look.amount,
-                allowed=False,
-                previous=look.usage,
-                usage=look.usage,
-                period_start_us=look.period_start_us,
-                resets_in_s=look.resets_in_s,
-                basis=look.basis,
-            )
-        return look
-
-    def _note_unavailable(self, decision: Decision) -> None:
-        if decision.allowed:
-            self._allowed_unavailable += 1
-        else:
-            self._refused_unavailable += 1
-        policy = "open" if decision.allowed else "closed"
-        holder = current.get()
-        if holder is not None:
-            holder.metadata["audit.quota_unavailable"] = policy
-        self.recorder.reporter.report(
-            "auditlog.quota_unavailable",
-            "the database does not say what is used, so on_unavailable decides: the quota"
-            f" {decision.quota.id!r} fails {policy}",
-        )
-
     def _is_last(self) -> bool:
         with self._lifecycle:
             self._users = max(0, self._users - 1)
             return not self._users
-
-    def _reset(self) -> None:
-        self._allowed = self._refused = self._allowed_unavailable = self._refused_unavailable = 0
-        self._given_back = self._charged = self._asks = 0
-        self._recording.reset()
 
     def _after_fork(self) -> None:
         """In the child, which has decided nothing yet, and which nobody has started."""

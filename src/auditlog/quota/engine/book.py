@@ -8,6 +8,7 @@ what it lets go to what is owed. Thread-safe.
 
 import threading
 from collections.abc import Callable
+from itertools import islice
 
 from auditlog.quota.engine.asks import Group
 from auditlog.quota.engine.clock import Calendar, Span
@@ -190,16 +191,23 @@ class Book:
             entry.used -= min(decision.amount, entry.used)
             return True
 
-    def let_go_idle(self) -> None:
-        """Give back leases that were idle for their time or are over; forget what is old."""
+    def let_go_idle(self, most: int = MAX_ENTRIES) -> None:
+        """Give back leases that were idle for their time or are over; forget what is old.
+
+        Args:
+            most: At how many counters to look; the next time, at others.
+        """
         now = self._monotonic()
         with self._lock:
-            for key, entry in list(self._entries.items()):
+            for key in list(islice(self._entries, most)):
+                entry = self._entries.pop(key)
                 is_over = now >= entry.ends_at
                 if entry.units and (is_over or now - entry.used_at >= self._lease_s):
                     self._let_go(key, entry)
                 if is_over or now - max(entry.used_at, entry.seen_at) >= self._keep_s:
-                    self._forget(key)
+                    self._low.pop(key, None)
+                else:
+                    self._entries[key] = entry
 
     def let_go_all(self) -> None:
         """Give back everything."""

@@ -30,6 +30,8 @@ LOOK_EVERY_S = 30.0
 UNTOLD_AFTER_S = 60.0
 MAX_UNFINISHED = 100
 MIN_SWEEP_S = 0.05
+MAX_SWEPT = 1_000
+"""Counters that are looked at in one go: it takes a millisecond, in which the loop stands still."""
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 2.0
 TELL_S = 2.0
 """How long the end waits for crossings to be told."""
@@ -88,6 +90,12 @@ class Driver:
         self._due = asyncio.Event()
         self._first = asyncio.Event()
         self._retry_at = self._refresh_at = self._sweep_at = self._look_at = 0.0
+
+    @property
+    def runs(self) -> bool:
+        """Is there a run, on a loop that can go on?"""
+        loop = self._loop
+        return loop is not None and loop.is_running()
 
     def is_away(self) -> bool:
         """Tell whether it is known that waiting for the database is in vain."""
@@ -193,8 +201,10 @@ class Driver:
         """Do what is due."""
         now = time.monotonic()
         if now >= self._sweep_at:
-            self._book.let_go_idle()
-            self._sweep_at = now + self._sweep_s
+            # All of the book in the time for that, whatever its size.
+            part = min(1.0, MAX_SWEPT / max(1, len(self._book)))
+            self._book.let_go_idle(MAX_SWEPT)
+            self._sweep_at = now + self._sweep_s * part
         if self._is_down and now < self._retry_at:
             return
         try:

@@ -180,7 +180,7 @@ class Engine:
         self._calendar = calendar
         self._asks = Asks()
         self._owed = Owed(self._note_lost)
-        self._book = Book(calendar, self._owed, self._lease_s, self._run)
+        self._book = Book(calendar, self._owed, self._lease_s, self._note_low)
         call_s = max(MIN_CALL_S, 2 * self._timeout_s)
         self._exchange = Exchange(
             self._asks,
@@ -205,17 +205,17 @@ class Engine:
 
     def _put(self, ask: Ask) -> bool:
         """Let an ask wait for the database; False if that is in vain."""
-        self._run()
-        if self._driver.is_away() or not self._life.runs or not self._asks.put(ask):
+        if not self._run() or self._driver.is_away() or not self._asks.put(ask):
             return False
         self._run()
         return True
 
-    def _run(self) -> None:
-        """See to it that the driver runs, and knows of what has come."""
-        if self._asks.is_closed or not self._life.runs:
+    def _run(self) -> bool:
+        """See to it that the driver runs, and knows of what has come; False if it cannot run."""
+        if self._asks.is_closed or not self._driver.runs:
             self._life.begin(anew=self._asks.is_closed)
         self._driver.wake()
+        return self._driver.runs or self._life.runs
 
     def _abandon(self, ask: Ask) -> None:
         """Give back what an ask is granted, or was just now: nobody spends it."""
@@ -255,6 +255,9 @@ class Engine:
             span.window_us / 1_000_000 or max(0.0, ends_in_s),
             _UNAVAILABLE,
         )
+
+    def _note_low(self) -> None:
+        self._run()
 
     def _note_lost(self) -> None:
         self._exchange.report_lost("there are those of too many counters")
