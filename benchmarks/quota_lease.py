@@ -38,7 +38,7 @@ NAMES = (LEASE, SPEND, LIMITS, EXACT, UPSERT)
 AIM_US = 3.0
 _TRIES = 100
 _PAUSE_S = 0.005
-"""Before a turn, off the clock: the loop stood still, and what goes on beside it has to catch up."""
+"""Before a turn, off the clock: the loop stood still, and what runs beside has to catch up."""
 
 
 @dataclass(frozen=True)

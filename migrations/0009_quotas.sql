@@ -109,7 +109,7 @@ CREATE TABLE logstore.quota_windows (
     told_percent integer NOT NULL DEFAULT 0,
     first_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT quota_windows_pkey PRIMARY KEY (quota_id, instance_id, subject)
+    CONSTRAINT quota_windows_pkey PRIMARY KEY (quota_id, instance_id, subject, window_length)
 )
 WITH (fillfactor = 70);
 COMMENT ON TABLE logstore.quota_windows IS
@@ -119,7 +119,7 @@ COMMENT ON COLUMN logstore.quota_windows.instance_id IS 'Tenant.';
 COMMENT ON COLUMN logstore.quota_windows.subject IS
     'Whose usage it is within the tenant; empty for all of the tenant''s.';
 COMMENT ON COLUMN logstore.quota_windows.window_length IS
-    'Length of the window; with another one, the counter begins anew.';
+    'Length of the window; each length is counted by itself, so that processes with another one do no harm.';
 COMMENT ON COLUMN logstore.quota_windows.newest IS
     'Number of the newest slice: the time since 1970 divided by the length of a slice.';
 COMMENT ON COLUMN logstore.quota_windows.counts IS

@@ -261,23 +261,21 @@ DECLARE
 BEGIN
     LOOP
         SELECT * INTO counter FROM logstore.quota_windows
-        WHERE quota_id = ask.q AND instance_id = ask.t AND subject = ask.s;
+        WHERE quota_id = ask.q AND instance_id = ask.t AND subject = ask.s
+            AND window_length = length;
         current := logstore.microseconds(at) / slice;
-        IF counter.window_length = length THEN
-            -- Somebody whose clock was read later may have been here before. But a window that lies
-            -- wholly in the future is of a clock that was wrong; its counts end now.
-            is_ahead := counter.newest > current + 60;
-            IF counter.newest > current AND NOT is_ahead THEN
-                current := counter.newest;
-            END IF;
-            slid := logstore.slid_counts(counter.counts, current - counter.newest);
-        ELSE
-            is_ahead := false;
-            slid := array_fill(0::bigint, ARRAY[61]);
+        -- Somebody whose clock was read later may have been here before. But a window that lies
+        -- wholly in the future is of a clock that was wrong; its counts end now.
+        is_ahead := coalesce(counter.newest > current + 60, false);
+        IF counter.newest > current AND NOT is_ahead THEN
+            current := counter.newest;
         END IF;
+        slid := coalesce(
+            logstore.slid_counts(counter.counts, current - counter.newest),
+            array_fill(0::bigint, ARRAY[61])
+        );
         stretch := greatest(logstore.microseconds(at), current * slice) / ask."window";
-        told := CASE WHEN counter.window_length = length AND counter.told_window = stretch
-            THEN counter.told_percent ELSE 0 END;
+        told := CASE WHEN counter.told_window = stretch THEN counter.told_percent ELSE 0 END;
         share := logstore.quota_share(
             ask, (SELECT sum(units) FROM unnest(slid) AS units)::bigint, told
         );
@@ -295,12 +293,12 @@ BEGIN
             ) ON CONFLICT DO NOTHING;
         ELSE
             UPDATE logstore.quota_windows
-            SET window_length = length, newest = current, counts = slid, quota_limit = ask."limit",
+            SET newest = current, counts = slid, quota_limit = ask."limit",
                 told_window = stretch, told_percent = share.told_percent, last_at = at
             WHERE quota_id = ask.q AND instance_id = ask.t AND subject = ask.s
-                AND (window_length, newest, counts, told_window, quota_windows.told_percent)
-                    = (counter.window_length, counter.newest, counter.counts,
-                        counter.told_window, counter.told_percent);
+                AND window_length = length
+                AND (newest, counts, told_window, told_percent)
+                    = (counter.newest, counter.counts, counter.told_window, counter.told_percent);
         END IF;
         EXIT WHEN FOUND;
     END LOOP;
@@ -340,7 +338,7 @@ BEGIN
         )
         SELECT l.place, l.ask FROM listed l
         ORDER BY (l.ask).q COLLATE "C", (l.ask).t COLLATE "C", (l.ask).s COLLATE "C",
-            (l.ask).start, l.place
+            (l.ask).start, (l.ask)."window", l.place
     LOOP
         PERFORM logstore.check_quota_ask(listed.ask, listed.place);
         answer := CASE WHEN (listed.ask)."window" IS NULL
@@ -402,7 +400,7 @@ BEGIN
         SELECT r.* FROM jsonb_to_recordset(returns) AS r (
             q text, t text, s text, start bigint, "window" bigint, at bigint, units bigint
         )
-        ORDER BY q COLLATE "C", t COLLATE "C", s COLLATE "C", start
+        ORDER BY q COLLATE "C", t COLLATE "C", s COLLATE "C", start, "window"
     LOOP
         IF (each.units >= 0 AND CASE WHEN each."window" IS NULL THEN each.start IS NOT NULL
             ELSE each."window" > 0 AND each.at >= 0 END) IS NOT TRUE THEN
@@ -512,14 +510,16 @@ BEGIN
     FOR due IN
         SELECT * FROM (
             (
-                SELECT quota_id, instance_id, subject, period_start FROM logstore.quota_usage
+                SELECT quota_id, instance_id, subject, period_start, NULL AS window_length
+                FROM logstore.quota_usage
                 WHERE period_end < horizon ORDER BY period_end LIMIT most
             ) UNION ALL (
-                SELECT quota_id, instance_id, subject, NULL FROM logstore.quota_windows
+                SELECT quota_id, instance_id, subject, NULL, window_length
+                FROM logstore.quota_windows
                 WHERE last_at + window_length < horizon LIMIT most
             )
         ) AS ended
-        ORDER BY quota_id, instance_id, subject, period_start
+        ORDER BY quota_id, instance_id, subject, period_start, window_length
     LOOP
         IF due.period_start IS NOT NULL THEN
             DELETE FROM logstore.quota_usage
@@ -530,7 +530,8 @@ BEGIN
         ELSE
             DELETE FROM logstore.quota_windows
             WHERE quota_id = due.quota_id AND instance_id = due.instance_id
-                AND subject = due.subject AND last_at + window_length < horizon;
+                AND subject = due.subject AND window_length = due.window_length
+                AND last_at + window_length < horizon;
             windows := windows + FOUND::integer;
         END IF;
     END LOOP;

@@ -76,7 +76,7 @@ QUOTA_WINDOWS = Table(
         instant("first_at", default="clock_timestamp()"),
         instant("last_at", default="clock_timestamp()"),
     ),
-    ("quota_id", "instance_id", "subject"),
+    ("quota_id", "instance_id", "subject", "window_length"),
 )
 """Counters of rolling windows."""
 
@@ -119,7 +119,7 @@ QUOTA_CROSSINGS = Table(
             "Crossings that a process was about to tell, and did not",
             "SELECT * FROM logstore.quota_crossings WHERE (stored_at IS NULL OR called_at IS NULL)"
             " AND claimed_at < '2026-01-03' LIMIT 50",
-            where="stored_at IS NULL OR called_at IS NULL",
+            where="(stored_at IS NULL) OR (called_at IS NULL)",
         ),
     ),
 )

@@ -69,12 +69,14 @@ def test_looking_and_refusals_write_nothing(subject: Subject) -> None:
     assert subject.rows("quota_windows") == before
 
 
-def test_window_of_another_length_begins_anew(subject: Subject) -> None:
-    """What was spent is not known for slices of another length."""
-    subject.spend_rolling(n=10, thresholds=[100])
-    other = subject.spend_rolling(n=10, window_us=2 * HOUR_US, thresholds=[100])
-    assert other[2:6] == (10, 0, 0, 10)
-    assert [row["window_length"] for row in subject.rows("quota_windows")] == [timedelta(hours=2)]
+def test_each_length_of_a_window_is_counted_by_itself(subject: Subject) -> None:
+    """While some processes have another one still, neither lets the other begin again."""
+    for before, granted in ((0, 10), (10, 0)):
+        for hours in (1, 2):
+            answer = subject.spend_rolling(n=10, window_us=hours * HOUR_US, thresholds=[100])
+            assert answer[2:6] == (granted, 0, before, 10)
+    lengths = {row["window_length"] for row in subject.rows("quota_windows")}
+    assert lengths == {timedelta(hours=1), timedelta(hours=2)}
 
 
 def test_threshold_is_told_once_in_a_stretch(subject: Subject) -> None:

@@ -6,11 +6,9 @@ WITH counters AS (
     FROM logstore.quota_usage
     UNION ALL
     SELECT quota_id, instance_id, subject,
-        CASE WHEN newest > current + 60 THEN 0
-            ELSE (SELECT coalesce(sum(units), 0)::bigint FROM unnest(
-                counts[1 : 61 - greatest(0, least(61, current - newest))::integer]
-            ) AS slices (units))
-        END, quota_limit,
+        (SELECT coalesce(sum(units), 0)::bigint FROM unnest(
+            counts[1 : 61 - greatest(0, least(61, current - newest))::integer]
+        ) AS slices (units)), quota_limit,
         CASE WHEN told_window = now_us / window_us THEN told_percent ELSE 0 END, true,
         statement_timestamp() - window_length, statement_timestamp(),
         timestamptz 'epoch' + (newest + 61) * slice_us * interval '1 microsecond',
