@@ -37,7 +37,8 @@ from rpc_steps import (
 
 from auditlog import AuditLog
 from auditlog.capture.rpc.finishing import FINISHING
-from parity_table import EVERYTHING, PARENT, SAID, Broken, everything, refusing
+from auditlog.quota import grpc_aio, grpc_sync
+from parity_table import EVERYTHING, PARENT, SAID, Broken, closed, everything, refusing
 
 SERVICE = "/parity.Door/"
 WAIT_S = 10.0
@@ -52,6 +53,7 @@ METHODS: dict[str, tuple[str, Sequence[Step]]] = {
     "Fail": ("uu", (fail(LookupError),)),
     "LeftOut": ("uu", (send("a"),)),
 }
+LIMITED = {"aio": grpc_aio.QuotaInterceptor, "threaded": grpc_sync.QuotaInterceptor}
 LONG_METHOD = "x" * 100
 """The name of a method that is not there."""
 RUN_ON = "RunOn"
@@ -93,6 +95,11 @@ def make_rpcs(dsn: str, server: str, identity: Certificate, *, annotated: bool) 
             if server == "threaded":
                 run_on(client, audit)
                 released.set()
+        rows = audit.stats().submitted
+        limited = LIMITED[server](closed(audit))
+        with connected(server, handlers, watching, identity, limited) as client:
+            client.call(f"{SERVICE}Get", "uu", REQUESTS)
+        await_rows(audit, rows + 3)
     with AuditLog(dsn, settings=refusing()) as audit:
         watching = interceptor(server, audit, policy=EVERYTHING)
         with connected(server, handlers, watching, identity) as client:
@@ -143,12 +150,12 @@ def await_rows(
 
 @contextmanager
 def connected(
-    server: str, handlers: Sequence[Any], watching: Any, identity: Certificate
+    server: str, handlers: Sequence[Any], watching: Any, identity: Certificate, *more: Any
 ) -> Iterator[Client]:
     """A client that is known by its certificate."""
     pair, root = (identity.key, identity.chain), identity.chain
     credentials = grpc.ssl_server_credentials([pair], root, require_client_auth=True)
-    with serving(server, handlers, [watching], credentials=credentials) as running:
+    with serving(server, handlers, [watching, *more], credentials=credentials) as running:
         target = running.target.replace("127.0.0.1", "localhost")
         known = grpc.ssl_channel_credentials(root, *pair)
         with grpc.secure_channel(target, known) as channel:

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from auditlog import Level, LogLevel, Policy, Rule, Settings
+from auditlog import AuditLog, Level, LogLevel, Policy, Rule, Settings
+from auditlog.quota.model import Quota
 from auditlog.tables import LOGS
+from auditlog.testing import MemoryQuotas
 from trail import quick
 
 RECORD_MD = Path(__file__).parents[1] / "docs/record.md"
@@ -65,6 +67,13 @@ def everything() -> Settings:
 def refusing() -> Settings:
     """No row is committed in so short a time; it is stored all the same, later."""
     return quick(durability="commit", commit_timeout_s=1e-9)
+
+
+def closed(audit: AuditLog) -> MemoryQuotas:
+    """Quotas whose database is away, and which therefore refuse everything."""
+    quotas = MemoryQuotas(audit, [Quota("daily", limit=1, on_unavailable="closed")])
+    quotas.counter.away = True
+    return quotas
 
 
 def marked(door: str, *marks: str) -> set[str]:

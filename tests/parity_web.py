@@ -11,7 +11,17 @@ from starlette.websockets import WebSocket
 
 from asgi_driver import drive, http_scope, upload, websocket_scope
 from auditlog import AuditLog, AuditMiddleware, annotate
-from parity_table import EVERYTHING, LONG_PATH, PARENT, SAID, Broken, everything, refusing
+from auditlog.quota.asgi import QuotaMiddleware
+from parity_table import (
+    EVERYTHING,
+    LONG_PATH,
+    PARENT,
+    SAID,
+    Broken,
+    closed,
+    everything,
+    refusing,
+)
 
 HEADERS = [
     (b"content-type", b"application/json"),
@@ -80,6 +90,9 @@ async def make_requests(dsn: str, *, annotated: bool) -> None:
         await drive(app, http_scope(**paths("/left-out")), [upload()])
         await drive(app, http_scope(**paths(LONG_PATH)), [upload()])
         await drive(broken, http_scope(**paths("/orders/42")), [upload()])
+        limited = QuotaMiddleware(routes(annotated=annotated), quotas=closed(audit))
+        limited = AuditMiddleware(limited, audit=audit, policy=EVERYTHING)
+        await drive(limited, http_scope(**paths("/orders/42")), [upload()])
     async with AuditLog(dsn, settings=refusing()) as audit:
         app = AuditMiddleware(routes(annotated=annotated), audit=audit, policy=EVERYTHING)
         await drive(app, http_scope(**paths("/orders/42")), [upload()])
@@ -99,6 +112,9 @@ async def open_websockets(dsn: str, *, annotated: bool) -> None:
         await drive(app, websocket_scope(**paths("/left-out")), coming)
         await drive(app, websocket_scope(**paths(LONG_PATH)), coming)
         await drive(broken, websocket_scope(**paths("/talk/1")), coming)
+        limited = QuotaMiddleware(routes(annotated=annotated), quotas=closed(audit))
+        limited = AuditMiddleware(limited, audit=audit, policy=EVERYTHING)
+        await drive(limited, websocket_scope(**paths("/talk/1")), coming)
     async with AuditLog(dsn, settings=refusing()) as audit:
         app = AuditMiddleware(routes(annotated=annotated), audit=audit, policy=EVERYTHING)
         await drive(app, websocket_scope(**paths("/talk/1")), coming)

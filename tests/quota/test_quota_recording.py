@@ -262,7 +262,7 @@ async def test_threads_are_bounded_and_leave_when_they_are_done() -> None:
     assert most <= callback.MAX_THREADS
     assert sorted(order) == sorted([*range(1, 21)] * 2)
     for thread in threading.enumerate():
-        if thread.name == "auditlog.on_crossed":
+        if thread.name == "auditlog.callback":
             thread.join(20)
             assert not thread.is_alive()
 

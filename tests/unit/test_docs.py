@@ -14,7 +14,7 @@ SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "src/auditlog").
 DOCS = ROOT / "docs"
 WRITERS = "\n".join(
     path.read_text()
-    for folder in ("capture", "sink")
+    for folder in ("capture", "sink", "quota")
     for path in sorted((ROOT / "src/auditlog" / folder).rglob("*.py"))
 )
 # A key that is put together, such as f"rpc.response.metadata.{name}", counts by its beginning.
@@ -23,6 +23,8 @@ METADATA_KEY = re.compile(
     r'\.[a-z_.]+|trace_id|span_id)["{]'
 )
 
+# Event types, which look like keys.
+QUOTA_DEEDS = {"audit.quota.removed", "audit.quota.set"}
 # Their names look like keys, and are none. https://asgi.readthedocs.io/en/latest/specs/www.html
 ASGI_MESSAGES = {
     "http.disconnect",
@@ -58,7 +60,7 @@ def test_documented_settings_exist() -> None:
 
 def test_metadata_keys_are_documented() -> None:
     """Every metadata key that a capture or the encoder writes stands in docs/record.md."""
-    written = set(METADATA_KEY.findall(WRITERS)) - ASGI_MESSAGES
+    written = set(METADATA_KEY.findall(WRITERS)) - ASGI_MESSAGES - QUOTA_DEEDS
     documented = set(METADATA_KEY.findall(_quoted((DOCS / "record.md").read_text())))
     assert documented == written
 
@@ -70,6 +72,13 @@ def test_rows_about_maintenance_are_documented() -> None:
     text = (DOCS / "partitions.md").read_text()
     assert len(written) > 5
     assert [deed for deed in sorted(written) if f".{deed.partition('.')[2]}`" not in text] == []
+
+
+def test_rows_about_quotas_are_documented() -> None:
+    """Every deed of `auditlog quota` stands in docs/quotas.md."""
+    assert set(re.findall(r'"(audit\.quota\.[a-z]+)"', SOURCES)) == QUOTA_DEEDS
+    text = (DOCS / "quotas.md").read_text()
+    assert [deed for deed in sorted(QUOTA_DEEDS) if f"`{deed}`" not in text] == []
 
 
 @pytest.mark.parametrize("reason", list(LossReason))

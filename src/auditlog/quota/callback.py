@@ -62,7 +62,7 @@ class Callback:
             self._threads += 1
         try:
             # A daemon: the interpreter must be able to exit.
-            threading.Thread(target=self._run, name="auditlog.on_crossed", daemon=True).start()
+            threading.Thread(target=self._run, name="auditlog.callback", daemon=True).start()
         except RuntimeError:  # no more threads can be had: what waits is told by somebody else
             with self._lock:
                 self._threads -= 1

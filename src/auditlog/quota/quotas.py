@@ -248,7 +248,7 @@ def _end(counter: Counter) -> None:
     if sys.is_finalizing():
         return  # the thread would never run, and its start would wait for ever
     with suppress(RuntimeError):  # no more threads: the process ends, and the counter by itself
-        threading.Thread(target=counter.close, name="auditlog.quotas_end", daemon=True).start()
+        threading.Thread(target=counter.close, name="auditlog.ending", daemon=True).start()
 
 
 def _reset_all() -> None:

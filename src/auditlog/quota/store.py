@@ -140,7 +140,16 @@ def put(
             return "unchanged"
         conn.execute(statement("quota_put"), {**row_from(quota), "by": by})
         what = _difference(before, after) if before else f"a limit of {quota.limit}"
-        _record(conn, "set", quota.id, what, tenant=quota.tenant, before=before, after=after, by=by)
+        _record(
+            conn,
+            "audit.quota.set",
+            quota.id,
+            what,
+            tenant=quota.tenant,
+            before=before,
+            after=after,
+            by=by,
+        )
     return "set"
 
 
@@ -164,7 +173,16 @@ def remove(
         conn.execute(_REMOVE, [removed.id, removed.tenant or EVERY_TENANT])
         before = document(removed.values)
         what = f"its limit was {before['limit']}"
-        _record(conn, "removed", quota_id, what, tenant=tenant, before=before, after=None, by=by)
+        _record(
+            conn,
+            "audit.quota.removed",
+            quota_id,
+            what,
+            tenant=tenant,
+            before=before,
+            after=None,
+            by=by,
+        )
     return removed
 
 
@@ -181,12 +199,12 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} from {before[name]} to {after[name]}" for name in changed)
 
 
-def _record(conn: Connection[Any], what: str, quota_id: str, detail: str, **metadata: Any) -> None:
+def _record(conn: Connection[Any], event: str, quota_id: str, detail: str, **metadata: Any) -> None:
     whose = f"tenant {metadata['tenant']}" if metadata["tenant"] else "all tenants"
     evidence.record(
         conn,
-        f"audit.quota.{what}",
+        event,
         (AGGREGATE, quota_id),
-        f"the quota {quota_id} of {whose} was {what}: {detail}",
+        f"the quota {quota_id} of {whose} was {event.rpartition('.')[2]}: {detail}",
         **metadata,
     )

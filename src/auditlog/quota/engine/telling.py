@@ -50,7 +50,7 @@ class Teller:
         if not crossings:
             return
         self._telling.update(each.crossing_id for each in crossings)
-        task = asyncio.create_task(self._run(crossings), name="auditlog.quota_crossings")
+        task = asyncio.create_task(self._run(crossings), name="auditlog.crossings")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
