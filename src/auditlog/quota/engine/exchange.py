@@ -24,7 +24,7 @@ from auditlog.reporting import Reporter, describe
 from auditlog.sink.database.faults import Fault, classify
 
 MAX_GROUPS = 200
-"""Of a kind and call: each takes the server some 50 µs, for which the others wait."""
+"""Of a kind and call: each takes the server some 50 µs (2026-11-28), and the others wait for it."""
 MAX_TRIES = 2
 """One failure may be of a connection that was cut; a second is the database's."""
 CHARGE_EVERY_S = 0.1
