@@ -17,10 +17,14 @@ from auditlog.errors import (
     EmbeddedError,
     MigrationError,
     PolicyError,
+    QuotaError,
     SettingsError,
     UnauditedError,
 )
 from auditlog.log import AuditLog
+from auditlog.quota.asgi import QuotaMiddleware
+from auditlog.quota.model import Crossing, Decision, Quota, QuotaExceeded
+from auditlog.quota.quotas import Quotas
 from auditlog.records import (
     ExecutionLogRecord,
     LogLevel,
@@ -40,6 +44,8 @@ __all__ = [
     "AuditLog",
     "AuditLogError",
     "AuditMiddleware",
+    "Crossing",
+    "Decision",
     "EmbeddedError",
     "Execution",
     "ExecutionLogRecord",
@@ -53,7 +59,12 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Protocol",
+    "Quota",
+    "QuotaError",
+    "QuotaExceeded",
     "QuotaLogRecord",
+    "QuotaMiddleware",
+    "Quotas",
     "RequestOutcome",
     "Rule",
     "Settings",

@@ -166,8 +166,8 @@ class AuditLog(ApplicationEvents):
                 break
         if self.settings.spool_dir is not None:
             await asyncio.to_thread(self._chain.close)
-        if self._embedded:
-            await asyncio.to_thread(self._stop_embedded)
+        if self._uses_embedded:
+            await asyncio.to_thread(embedded.stop, self.settings.dsn or "")
 
     def close(self) -> None:
         """Do what `aclose` does, from code without a loop; blocks.
@@ -253,7 +253,6 @@ class AuditLog(ApplicationEvents):
         await transactional.ainsert(connection, self._encode(record)[1])
 
     def _make_chain(self) -> None:
-        self._embedded = False
         self._chain = Chain(
             self.settings, self._encoder, self.reporter, self._resolve_dsn, self._on_due
         )
@@ -270,7 +269,6 @@ class AuditLog(ApplicationEvents):
         dsn = self.settings.dsn or ""
         if dsn.startswith(embedded.SCHEME):
             dsn = await asyncio.to_thread(embedded.resolve_dsn, dsn)
-            self._embedded = True
             # Exit handlers run last in, first out: drain before the embedded server is stopped.
             atexit.unregister(_drain_all)
             atexit.register(_drain_all)
@@ -337,13 +335,13 @@ class AuditLog(ApplicationEvents):
                 self._give_up()
                 break
         self._chain.close()
-        if self._embedded:
-            self._stop_embedded()
+        if self._uses_embedded:
+            embedded.stop(self.settings.dsn or "")
 
-    def _stop_embedded(self) -> None:
-        """Stop the server that this log started, unless another process uses it too."""
-        self._embedded = False
-        embedded.stop(self.settings.dsn or "")
+    @property
+    def _uses_embedded(self) -> bool:
+        """Was its embedded server started for this process: by this log, or by quotas beside it?"""
+        return embedded.is_in_use(self.settings.dsn or "")
 
     def _give_up(self, reason: str = "drain_timeout_s was over") -> None:
         lost = self._chain.give_up()
@@ -376,7 +374,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _drain_all() -> None:
     """The last resort, for applications that never closed their log."""
     for log in list(_instances):
-        if not log._chain.is_empty() or log._embedded or log.settings.spool_dir is not None:
+        if not log._chain.is_empty() or log._uses_embedded or log.settings.spool_dir is not None:
             try:
                 log._drain()
             except Exception as error:  # noqa: BLE001  # the other logs have rows as well

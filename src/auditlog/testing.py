@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from auditlog.capture.application.events import ApplicationEvents
 from auditlog.log import AuditLog
-from auditlog.quota.memory import MemoryCounter
+from auditlog.quota.deciding.memory import MemoryCounter
 from auditlog.quota.quotas import Quotas
 from auditlog.records import LogRecord, Outcome, Record
 from auditlog.settings import Settings

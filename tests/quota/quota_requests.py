@@ -9,7 +9,7 @@ from asgi_driver import http_scope
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.shared import Capture
 from auditlog.capture.web.http import HttpExchange
-from auditlog.quota.admission import Admission, Traffic, admit, admit_in_thread
+from auditlog.quota.admitting.admission import Admission, Traffic, admit, admit_in_thread
 from auditlog.quota.model import Decision, Key, Quota
 from auditlog.records import QuotaLogRecord
 from auditlog.testing import MemoryQuotas, MemorySink

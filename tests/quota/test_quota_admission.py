@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from quota_requests import BOTH, Desk, ended, ids, traffic
 
-from auditlog.quota.admission import admit
+from auditlog.quota.admitting.admission import admit
 from auditlog.quota.model import Quota
 
 REFUSED = "audit.quota_refused"

@@ -9,8 +9,8 @@ from quota_requests import BOTH, Desk, ended, traffic
 
 from auditlog.capture.shared import refuse_coroutine
 from auditlog.errors import SettingsError
-from auditlog.quota import admission
-from auditlog.quota.admission import admit, admit_in_thread, key_of
+from auditlog.quota.admitting import admission
+from auditlog.quota.admitting.admission import admit, admit_in_thread, key_of
 from auditlog.quota.model import Basis, Quota
 from auditlog.reporting import Reporter
 

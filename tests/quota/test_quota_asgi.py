@@ -9,7 +9,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from asgi_driver import END, START, body, drive, http_scope, script, start
 from auditlog import AuditMiddleware
-from auditlog.quota import refusal as refusals
+from auditlog.quota.answering import refusal as refusals
 from auditlog.quota.asgi import QuotaMiddleware
 from auditlog.quota.model import Key, Quota, QuotaExceeded
 from auditlog.testing import MemoryQuotas, MemorySink

@@ -10,8 +10,8 @@ from psycopg import sql
 from auditlog.cli.failures import Exit
 from auditlog.partitions.conversion.enabling import enable
 from auditlog.partitions.session import maintenance, only_run
-from auditlog.quota import cleaning
-from auditlog.quota.cleaning import Cleaned, clean
+from auditlog.quota.keeping import cleaning
+from auditlog.quota.keeping.cleaning import Cleaned, clean
 from commands import CommandLine
 from databases import Server, as_role
 from trail import execute, fetch

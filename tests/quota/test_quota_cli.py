@@ -14,8 +14,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from auditlog.cli.failures import Exit
+from auditlog.quota.keeping.store import put, stored
 from auditlog.quota.model import Quota
-from auditlog.quota.store import put, stored
 from commands import CommandLine, Result
 from databases import Server, as_role
 from trail import execute, fetch

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from quota_requests import Desk
 
-from auditlog.quota.counting import MAX_TABLES, Counting, Countings
+from auditlog.quota.counting.counted import MAX_TABLES, Counting, Countings
 from auditlog.quota.model import Quota
 
 DESK = Desk()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from auditlog import AuditLogError
-from auditlog.quota.catalogue import Catalogue
-from auditlog.quota.definitions import Definitions
+from auditlog.quota.definitions.catalogue import Catalogue
+from auditlog.quota.definitions.defined import Definitions
+from auditlog.quota.definitions.rows import row_from
 from auditlog.quota.model import Quota
-from auditlog.quota.rows import row_from
 from auditlog.testing import MemorySink
 
 FOR_ALL = Quota("exports", limit=1, counts="reported")

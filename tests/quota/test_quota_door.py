@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from asgi_driver import drive, http_scope
 from auditlog import AuditLog, AuditMiddleware, Settings, SettingsError
 from auditlog.metrics import QuotasCollector
+from auditlog.quota.deciding.stats import QuotaStats
 from auditlog.quota.model import Actor, Basis, Key, Quota, QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.stats import QuotaStats
 from auditlog.testing import MemoryQuotas, MemorySink
 
 NOWHERE = "host=127.0.0.1 port=1 dbname=nowhere"

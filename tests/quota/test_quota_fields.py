@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditlog.quota.fields import (
+from auditlog.quota.answering.fields import (
     MAX_INTEGER,
     fields_of,
     name_of,

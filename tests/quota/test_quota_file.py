@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from auditlog.errors import QuotaError
-from auditlog.quota.file import load
+from auditlog.quota.definitions.file import load
 from auditlog.quota.model import Counts, Per, Quota
 
 

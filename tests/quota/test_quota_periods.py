@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from auditlog.errors import QuotaError
-from auditlog.quota.periods import Period, bounds, check_zone, fixed_us, instant, parse
+from auditlog.quota.limits.periods import Period, bounds, check_zone, fixed_us, instant, parse
 
 # Time zones are read from disk by whichever example is the first to need one.
 UNTIMED = settings(deadline=None)

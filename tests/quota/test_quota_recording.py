@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from auditlog import Outcome, QuotaLogRecord
-from auditlog.quota import callback, recording
+from auditlog.quota.deciding import callback, recording
+from auditlog.quota.deciding.recording import Recording
 from auditlog.quota.model import Actor, Crossing, Quota, QuotaExceeded
-from auditlog.quota.recording import Recording
 from auditlog.records import Record
 from auditlog.testing import MemoryQuotas, MemorySink
 from auditlog.ticket import Ticket

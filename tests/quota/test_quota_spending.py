@@ -10,8 +10,8 @@ import pytest
 from asgi_driver import drive, http_scope
 from auditlog import AuditMiddleware, Settings, annotate, bound
 from auditlog.errors import QuotaError
+from auditlog.quota.counting.subjects import fitting, subject_of
 from auditlog.quota.model import Decision, Quota, QuotaExceeded
-from auditlog.quota.subjects import fitting, subject_of
 from auditlog.testing import MemoryQuotas, MemorySink
 
 EXPORTS = Quota("exports", limit=2, counts="reported", per="user")

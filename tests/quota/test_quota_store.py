@@ -15,10 +15,10 @@ from psycopg.types.json import Jsonb
 
 from auditlog.errors import QuotaError
 from auditlog.postgres.causes import connect
+from auditlog.quota.definitions.rows import DEFINITIONS, quota_from
+from auditlog.quota.keeping.store import alone, put, remove, stored, values_before
+from auditlog.quota.keeping.usage import has_other_periods
 from auditlog.quota.model import Quota
-from auditlog.quota.rows import DEFINITIONS, quota_from
-from auditlog.quota.store import alone, put, remove, stored, values_before
-from auditlog.quota.usage import has_other_periods
 from databases import Server, as_role
 from trail import waits_for_a_lock
 

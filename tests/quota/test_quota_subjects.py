@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from auditlog import Settings
 from auditlog.capture.redaction.keyed_hash import Mask
-from auditlog.quota.model import Per
-from auditlog.quota.subjects import (
+from auditlog.quota.counting.subjects import (
     EVERYBODY,
     MAX_SUBJECT_BYTES,
     fitting,
@@ -18,6 +17,7 @@ from auditlog.quota.subjects import (
     subject_of,
     tenant_of,
 )
+from auditlog.quota.model import Per
 
 SETTINGS = Settings()
 KEYED = Settings(redact_key="k" * 16, redact_key_id="7")

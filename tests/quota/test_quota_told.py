@@ -12,10 +12,10 @@ import pytest
 
 import trail
 from auditlog import AuditLog
+from auditlog.quota.deciding.recording import crossing_record
 from auditlog.quota.engine import driver
 from auditlog.quota.model import Basis, Crossing, Key, Quota
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.recording import crossing_record
 from auditlog.testing import MemoryQuotas, MemorySink
 from databases import Server, as_role
 

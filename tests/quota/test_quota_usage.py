@@ -10,10 +10,10 @@ from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 from quota_counters import DAY_US, HOUR_US, answers, asking, rolling
 
+from auditlog.quota.keeping.store import put
+from auditlog.quota.keeping.usage import Usage
+from auditlog.quota.keeping.usage import usage as used
 from auditlog.quota.model import Quota
-from auditlog.quota.store import put
-from auditlog.quota.usage import Usage
-from auditlog.quota.usage import usage as used
 from databases import Server
 
 

@@ -25,8 +25,8 @@ from rpc_scene import METHOD, echo, every_shape
 from rpc_steps import drain, fail, send
 from rpc_trail import metadata
 
+from auditlog.quota.admitting.gate import is_write
 from auditlog.quota.model import Quota
-from auditlog.quota.rpc import is_write
 from auditlog.records import QuotaLogRecord
 
 MOST, CALLS, AT_ONCE = 30, 80, 8

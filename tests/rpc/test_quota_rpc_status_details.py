@@ -8,8 +8,8 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as some
 
+from auditlog.quota.answering.status_details import encode_status, quota_failure, retry_info
 from auditlog.quota.model import MAX_UNITS
-from auditlog.quota.status_details import encode_status, quota_failure, retry_info
 
 texts = some.text(some.characters(exclude_categories=["Cs"]), max_size=300)
 

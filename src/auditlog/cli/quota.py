@@ -14,9 +14,9 @@ from auditlog.cli.quota_report import Listed
 from auditlog.cli.quota_set import put_quota
 from auditlog.partitions.session import maintenance
 from auditlog.postgres.causes import connect
-from auditlog.quota import store
-from auditlog.quota.file import load
-from auditlog.quota.usage import usage as used
+from auditlog.quota.definitions.file import load
+from auditlog.quota.keeping import store
+from auditlog.quota.keeping.usage import usage as used
 
 app = typer.Typer(help="Look after quotas: limits, and what is used of them.", no_args_is_help=True)
 

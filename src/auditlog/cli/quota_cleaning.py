@@ -12,7 +12,7 @@ from auditlog.errors import PartitionError
 from auditlog.partitions.applying import in_words
 from auditlog.partitions.session import maintenance, only_run
 from auditlog.partitions.spans import Span
-from auditlog.quota.cleaning import Cleaned, clean
+from auditlog.quota.keeping.cleaning import Cleaned, clean
 
 KeepUsage: TypeAlias = Annotated[
     Span,

@@ -16,10 +16,10 @@ from auditlog.cli.output import cell, plain
 from auditlog.cli.partitions_report import moment, span
 from auditlog.cli.rows import plain_table
 from auditlog.partitions.configuration import sizes
+from auditlog.quota.definitions.rows import EVERY_TENANT, document
+from auditlog.quota.keeping.store import StoredQuota
+from auditlog.quota.keeping.usage import Usage
 from auditlog.quota.model import Counts, Quota
-from auditlog.quota.rows import EVERY_TENANT, document
-from auditlog.quota.store import StoredQuota
-from auditlog.quota.usage import Usage
 
 _ALL_IF_EMPTY = ("tenant", "routes", "methods")
 

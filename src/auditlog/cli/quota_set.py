@@ -13,12 +13,12 @@ from auditlog.cli.options import AsJson, Dsn, required
 from auditlog.cli.output import plain, put, put_json, say
 from auditlog.errors import SettingsError
 from auditlog.partitions.session import maintenance
-from auditlog.quota import store
-from auditlog.quota.file import load
+from auditlog.quota.definitions.file import load
+from auditlog.quota.definitions.rows import document
+from auditlog.quota.keeping import store
+from auditlog.quota.keeping.store import StoredQuota
+from auditlog.quota.keeping.usage import has_other_periods
 from auditlog.quota.model import Counts, Quota
-from auditlog.quota.rows import document
-from auditlog.quota.store import StoredQuota
-from auditlog.quota.usage import has_other_periods
 
 _PERIODS = {"period", "rolling", "anchor", "time_zone"}
 _DRY_RUN = "This was a dry run: nothing is set."

@@ -29,6 +29,8 @@ START_TIMEOUT_S = 60
 
 # The package's own lock keeps processes apart, not threads.
 _starting = threading.Lock()
+# Process and DSN: a child of a fork has not started what its parent has.
+_resolved: set[tuple[int, str]] = set()
 
 # pg_ctl writes the paths into a line for the shell, without quoting them.
 _UNSAFE_IN_A_SHELL = re.compile(r"[^\w@%+=:,./-]")
@@ -119,8 +121,14 @@ def resolve_dsn(dsn: str) -> str:
     server = named_by(dsn)
     if server is None:
         return dsn
+    _resolved.add((os.getpid(), dsn))
     migrate(server.dsn)
     return server.dsn
+
+
+def is_in_use(dsn: str) -> bool:
+    """Has `resolve_dsn` started the server of an `embedded:PATH` for this process?"""
+    return (os.getpid(), dsn) in _resolved
 
 
 def named_by(dsn: str) -> EmbeddedServer | None:
@@ -141,6 +149,7 @@ def named_by(dsn: str) -> EmbeddedServer | None:
 
 def stop(dsn: str) -> None:
     """Stop the server of an `embedded:PATH`, unless another process uses it too. Blocks."""
+    _resolved.discard((os.getpid(), dsn))
     start(dsn.removeprefix(SCHEME)).stop()
 
 

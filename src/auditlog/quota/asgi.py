@@ -17,12 +17,12 @@ from auditlog.capture.web.asgi_types import ASGIApp, Message, Receive, Scope, Se
 from auditlog.capture.web.ending import STARTS
 from auditlog.capture.web.exchange import AsgiExchange
 from auditlog.capture.web.lifespan import pass_lifespan
-from auditlog.quota.admission import Admission, Traffic, admit, key_of
-from auditlog.quota.counting import SAFE_METHODS
-from auditlog.quota.fields import LIMIT, POLICY, fields_of
+from auditlog.quota.admitting.admission import Admission, Traffic, admit, key_of
+from auditlog.quota.answering.fields import LIMIT, POLICY, fields_of
+from auditlog.quota.answering.refusal import refusal_messages
+from auditlog.quota.counting.counted import SAFE_METHODS
 from auditlog.quota.model import Decision, QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.refusal import refusal_messages
 from auditlog.reporting import Reporter, describe
 
 _Made = TypeVar("_Made")

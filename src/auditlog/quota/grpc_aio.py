@@ -25,9 +25,17 @@ from auditlog.capture.grpc_aio import AuditInterceptor
 from auditlog.capture.rpc.aio import AioExchange
 from auditlog.capture.rpc.inside_aio import COROUTINE, GENERATOR, PLAIN, flavour
 from auditlog.capture.shared import Identify
+from auditlog.quota.admitting.gate import (
+    NOT_FOUND,
+    OTHER,
+    Gate,
+    is_limited,
+    refusal_of,
+    rewired,
+    unknown,
+)
 from auditlog.quota.model import QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.rpc import NOT_FOUND, OTHER, Gate, is_limited, refusal_of, rewired, unknown
 
 
 class QuotaInterceptor(grpc.aio.ServerInterceptor):

@@ -23,9 +23,17 @@ from auditlog.capture.context import current
 from auditlog.capture.grpc_sync import AuditInterceptor
 from auditlog.capture.rpc.threaded import ThreadedExchange
 from auditlog.capture.shared import Identify
+from auditlog.quota.admitting.gate import (
+    NOT_FOUND,
+    OTHER,
+    Gate,
+    is_limited,
+    refusal_of,
+    rewired,
+    unknown,
+)
 from auditlog.quota.model import QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.rpc import NOT_FOUND, OTHER, Gate, is_limited, refusal_of, rewired, unknown
 
 
 class QuotaInterceptor(grpc.ServerInterceptor):

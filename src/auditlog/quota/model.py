@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auditlog.errors import AuditLogError, QuotaError
-from auditlog.quota import periods
-from auditlog.quota.checks import find_problems, several
-from auditlog.quota.kinds import MAX_PERCENT, MAX_UNITS, REFUNDS, Counts, Per, Policy
+from auditlog.quota.limits import periods
+from auditlog.quota.limits.checks import find_problems, several
+from auditlog.quota.limits.kinds import MAX_PERCENT, MAX_UNITS, REFUNDS, Counts, Per, Policy
 
 __all__ = [
     "MAX_PERCENT",

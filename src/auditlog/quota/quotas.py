@@ -23,15 +23,15 @@ from typing import Self
 from auditlog.capture.policy.rules import did_you_mean
 from auditlog.capture.recorder import Recorder
 from auditlog.errors import QuotaError, SettingsError
-from auditlog.quota.callback import OnCrossed
-from auditlog.quota.catalogue import Catalogue
 from auditlog.quota.counter import Counter
-from auditlog.quota.deciding import Deciding
-from auditlog.quota.definitions import Definitions
+from auditlog.quota.deciding.callback import OnCrossed
+from auditlog.quota.deciding.decisions import Deciding
+from auditlog.quota.deciding.order import Order, order
+from auditlog.quota.deciding.spending import Spending
+from auditlog.quota.definitions.catalogue import Catalogue
+from auditlog.quota.definitions.defined import Definitions
 from auditlog.quota.engine import Engine
 from auditlog.quota.model import MAX_UNITS, Decision, Key, Quota
-from auditlog.quota.order import Order, order
-from auditlog.quota.spending import Spending
 
 
 class Quotas(Deciding):

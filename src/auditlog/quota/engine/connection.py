@@ -17,7 +17,7 @@ from typing import Any
 from psycopg import AsyncClientCursor, AsyncConnection, Error
 from psycopg.rows import RowFactory, dict_row, tuple_row
 
-from auditlog.quota.rows import DEFINITIONS
+from auditlog.quota.definitions.rows import DEFINITIONS
 from auditlog.settings import Settings
 from auditlog.sink.database.connection import Database
 

@@ -109,6 +109,8 @@ class Engine:
 
         ask = Ask(quota, key, amount, actor, wake)
         if not self._put(ask):
+            # Whoever spends in a row must not keep the loop from finding the database again.
+            await asyncio.sleep(0)
             return self._without_database(ask)
         timer = loop.call_later(self._timeout_s, settle)
         try:

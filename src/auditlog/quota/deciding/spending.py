@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Generator
 from typing import Any, Protocol, Self
 
+from auditlog.quota.deciding.order import Order
 from auditlog.quota.model import Decision, QuotaExceeded
-from auditlog.quota.order import Order
 
 
 class Spender(Protocol):

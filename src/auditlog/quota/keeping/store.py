@@ -17,8 +17,7 @@ from psycopg.rows import dict_row
 from auditlog import evidence
 from auditlog.capture.policy.rules import did_you_mean
 from auditlog.errors import QuotaError
-from auditlog.quota.model import Quota
-from auditlog.quota.rows import (
+from auditlog.quota.definitions.rows import (
     DEFINITIONS,
     EVERY_TENANT,
     changed_at,
@@ -27,7 +26,8 @@ from auditlog.quota.rows import (
     row_from,
     values_from,
 )
-from auditlog.quota.statements import statement
+from auditlog.quota.keeping.statements import statement
+from auditlog.quota.model import Quota
 
 AGGREGATE = "auditlog.quota"
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from auditlog.capture.recorder import Recorder
-from auditlog.quota.callback import Callback, OnCrossed
+from auditlog.quota.deciding.callback import Callback, OnCrossed
 from auditlog.quota.model import Actor, Crossing, Decision, Key
 from auditlog.records import Outcome, QuotaLogRecord
 from auditlog.reporting import describe

@@ -6,11 +6,11 @@ find that out first.
 
 from auditlog.capture.context import current
 from auditlog.capture.recorder import Recorder
-from auditlog.quota.callback import OnCrossed
 from auditlog.quota.counter import Counter
+from auditlog.quota.deciding.callback import OnCrossed
+from auditlog.quota.deciding.recording import Recording
+from auditlog.quota.deciding.stats import QuotaStats
 from auditlog.quota.model import Actor, Basis, Decision, Key, Quota
-from auditlog.quota.recording import Recording
-from auditlog.quota.stats import QuotaStats
 
 NOBODY = Actor()
 _UNAVAILABLE = Basis.UNAVAILABLE

@@ -12,8 +12,8 @@ from typing import Any, get_args
 from auditlog.capture.policy import rules
 from auditlog.capture.policy.rules import Problem, did_you_mean
 from auditlog.errors import QuotaError
-from auditlog.quota import periods
-from auditlog.quota.kinds import MAX_PERCENT, MAX_UNITS, Counts, Per, Policy
+from auditlog.quota.limits import periods
+from auditlog.quota.limits.kinds import MAX_PERCENT, MAX_UNITS, Counts, Per, Policy
 from auditlog.records import RequestOutcome
 from auditlog.settings import MAX_ID_BYTES
 

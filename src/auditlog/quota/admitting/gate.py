@@ -16,17 +16,17 @@ from auditlog.capture.recorder import Recorder
 from auditlog.capture.rpc.exchange import GrpcExchange
 from auditlog.capture.rpc.names import NAMES
 from auditlog.capture.shared import Identify, refuse_coroutine
-from auditlog.quota.admission import (
+from auditlog.quota.admitting.admission import (
     Admission,
     Traffic,
     admit,
     admit_in_thread,
     key_of,
 )
-from auditlog.quota.fields import UNAVAILABLE_RETRY_S, problem_of
+from auditlog.quota.answering.fields import UNAVAILABLE_RETRY_S, problem_of
+from auditlog.quota.answering.status_details import encode_status, quota_failure, retry_info
 from auditlog.quota.model import Basis, Decision, QuotaExceeded
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.status_details import encode_status, quota_failure, retry_info
 
 Refusal: TypeAlias = tuple[Any, str, tuple[tuple[str, str | bytes], ...]]
 """A status, its text, and the trailing metadata, as `abort` takes them."""

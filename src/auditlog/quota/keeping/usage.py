@@ -10,8 +10,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row, tuple_row
 
+from auditlog.quota.keeping.statements import statement
 from auditlog.quota.model import Quota
-from auditlog.quota.statements import statement
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from auditlog.capture.web.asgi_types import Message, Scope
 from auditlog.capture.web.refusal import Headers, answer, told
-from auditlog.quota.fields import (
+from auditlog.quota.answering.fields import (
     RETRY_AFTER,
     TOO_MANY_REQUESTS,
     fields_of,

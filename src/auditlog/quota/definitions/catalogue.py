@@ -11,10 +11,10 @@ from typing import Any
 
 from auditlog.capture.recorder import Recorder
 from auditlog.errors import QuotaError
-from auditlog.quota.definitions import Definitions
-from auditlog.quota.file import load
+from auditlog.quota.definitions.defined import Definitions
+from auditlog.quota.definitions.file import load
+from auditlog.quota.definitions.rows import quota_from
 from auditlog.quota.model import Quota
-from auditlog.quota.rows import quota_from
 
 _Row = Mapping[str, Any]
 

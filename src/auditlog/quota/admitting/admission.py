@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple, Self
 
 from auditlog.capture.in_flight import Identity, InFlight
 from auditlog.capture.shared import Identify
-from auditlog.quota.counting import GRPC, Counting, Countings
+from auditlog.quota.counting.counted import GRPC, Counting, Countings
+from auditlog.quota.counting.subjects import EVERYBODY, fitting, subject_of, tenant_of
 from auditlog.quota.model import Actor, Decision, Key, Per
 from auditlog.quota.quotas import Quotas
-from auditlog.quota.subjects import EVERYBODY, fitting, subject_of, tenant_of
 from auditlog.reporting import Reporter, describe
 
 _NOBODY: Final[Identity] = (None, None, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from auditlog.capture.policy.rules import Problem, did_you_mean
 from auditlog.errors import QuotaError
-from auditlog.quota.checks import find_problems
+from auditlog.quota.limits.checks import find_problems
 from auditlog.quota.model import Quota
 from auditlog.toml_lines import Lines
 

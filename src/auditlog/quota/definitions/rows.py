@@ -12,9 +12,9 @@ from typing import Any
 
 from auditlog.errors import QuotaError
 from auditlog.quota.model import Quota
-from auditlog.quota.statements import statement
+from auditlog.statements import statement
 
-DEFINITIONS: bytes = statement("definitions")
+DEFINITIONS: bytes = statement("auditlog.quota.definitions", "definitions")
 """One statement without parameters: a row, as a mapping by column, for each quota."""
 
 EVERY_TENANT = ""

@@ -4,5 +4,5 @@ from functools import partial
 
 from auditlog.statements import statement as _statement
 
-statement = partial(_statement, "auditlog.quota")
+statement = partial(_statement, "auditlog.quota.keeping")
 """Return the statement of `NAME.sql`."""

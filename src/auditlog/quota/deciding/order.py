@@ -11,9 +11,9 @@ from auditlog.capture.application.surroundings import surroundings
 from auditlog.capture.context import current, text_of
 from auditlog.capture.in_flight import InFlight
 from auditlog.errors import QuotaError
-from auditlog.quota.counting import Counting
+from auditlog.quota.counting.counted import Counting
+from auditlog.quota.counting.subjects import fitting, named, subject_of, tenant_of
 from auditlog.quota.model import Actor, Key, Per, Quota
-from auditlog.quota.subjects import fitting, named, subject_of, tenant_of
 from auditlog.settings import Settings
 
 _ARGUMENTS = {Per.ORGANISATION: "resource_owner", Per.USER: "user_id"}

@@ -1,0 +1,1 @@
+"""What a client is told of quotas, over HTTP and gRPC."""

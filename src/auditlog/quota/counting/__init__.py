@@ -1,0 +1,1 @@
+"""What a quota counts of a request, and whose usage it is. Pure."""

@@ -1,0 +1,1 @@
+"""Spendings: who pays, what is decided, and how that is told."""

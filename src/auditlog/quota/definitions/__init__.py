@@ -1,0 +1,1 @@
+"""Where quotas are defined: in code, in files, in the database; and which of them apply."""
