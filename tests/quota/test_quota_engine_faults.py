@@ -49,7 +49,8 @@ async def until(basis: Basis, decide: Callable[[], object]) -> Decision:
 
 
 def at_once(asking: Coroutine[Any, Any, Decision]) -> Decision:
-    """What comes of it without waiting; an error if it waits."""
+    """What comes of it without waiting, but for a turn of the loop; an error if it waits."""
+    assert asking.send(None) is None
     with pytest.raises(StopIteration) as end:
         asking.send(None)
     decision = end.value.value
@@ -370,3 +371,23 @@ def test_loop_that_stands_still_is_replaced(any_dsn: str) -> None:
     loop.close()
     made.close()
     assert used(any_dsn) >= 2
+
+
+async def test_who_spends_in_a_row_does_not_keep_the_loop_from_finding_it(any_dsn: str) -> None:
+    """What is decided without the database is decided without waiting, but not without a turn."""
+    with Proxy(any_dsn) as proxy:
+        async with running(proxy.dsn, timeout_s=0.2) as made:
+            await until(Basis.COUNTER, lambda: made.ask(OPEN, KEY, 1, NOBODY))
+            proxy.refuse()
+            await until(Basis.UNAVAILABLE, lambda: made.ask(OPEN, KEY, 1, NOBODY))
+            turns = 0
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                asyncio.get_running_loop().call_soon(turn)
+
+            turn()
+            for _ in range(100):
+                await made.ask(OPEN, KEY, 1, NOBODY)
+            assert turns >= 100

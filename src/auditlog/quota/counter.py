@@ -44,6 +44,9 @@ class Counter(Protocol):
     def give_back(self, decision: Decision) -> None:
         """Take back a spending that was allowed; does not wait."""
 
+    def begin(self) -> None:
+        """Begin where nothing is to be spent yet, so that definitions are read; does not wait."""
+
     async def start(self) -> None:
         """Begin on the running loop. May be nested; without it, the first spending begins."""
 

@@ -142,6 +142,9 @@ class Admission:
                     asks.append(Ask(counting, key, int(counting.is_paid_before(identity[0]))))
         if asks:
             self.actor = _actor(traffic, identity)
+        else:
+            # It may be the database alone that has quotas.
+            quotas.begin()
         return asks
 
     def _counts(self, counting: Counting) -> bool:

@@ -54,6 +54,10 @@ class Deciding:
         self._note(decision, actor)
         return decision
 
+    def begin(self) -> None:
+        """Begin to read what the database says of quotas, if that has not begun; does not wait."""
+        self._counter.begin()
+
     async def look(self, quota: Quota, key: Key) -> Decision:
         """Tell the usage, which may be as old as a second, and spend nothing.
 

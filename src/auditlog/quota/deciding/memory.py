@@ -101,6 +101,9 @@ class MemoryCounter:
         while self._telling:
             await asyncio.wait(self._telling)
 
+    def begin(self) -> None:
+        """There is nothing to begin."""
+
     async def start(self) -> None:
         """Count a start."""
         self.starts += 1

@@ -164,6 +164,11 @@ class Engine:
         self._exchange.give_back(decision)
         self._run()
 
+    def begin(self) -> None:
+        """Run, without being asked for anything; see `Counter.begin`."""
+        if not self._life.runs:
+            self._run()
+
     async def start(self) -> None:
         """Begin on the running loop; waits for the first answer, `timeout_s` at most."""
         if self._life.enter():
