@@ -153,7 +153,7 @@ CREATE TABLE logstore.quota_crossings (
     CONSTRAINT quota_crossings_pkey PRIMARY KEY (crossing_id)
 );
 CREATE UNIQUE INDEX quota_crossings_once ON logstore.quota_crossings
-    (quota_id, instance_id, subject, period_start, percent);
+    (quota_id, instance_id, subject, period_start, period_end, percent);
 COMMENT ON INDEX logstore.quota_crossings_once IS 'The crossings of a quota in a period';
 CREATE INDEX quota_crossings_unfinished ON logstore.quota_crossings (claimed_at)
     WHERE stored_at IS NULL OR called_at IS NULL;

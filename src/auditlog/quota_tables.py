@@ -106,7 +106,7 @@ QUOTA_CROSSINGS = Table(
     (
         Index(
             "quota_crossings_once",
-            "quota_id, instance_id, subject, period_start, percent",
+            "quota_id, instance_id, subject, period_start, period_end, percent",
             "The crossings of a quota in a period",
             "SELECT * FROM logstore.quota_crossings WHERE quota_id = 'quota-47'"
             " AND instance_id = 'tenant-7' AND subject = ''"

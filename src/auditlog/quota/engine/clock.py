@@ -83,10 +83,26 @@ class Calendar:
         return span
 
 
+def counted_in(span: Span, now_us: int) -> Span:
+    """Return where units were counted that were asked for in a span.
+
+    Of a window the database takes the slice that it is then. This process may have taken it for the
+    next one, in which those units would outlive their slice.
+
+    Args:
+        span: As it was asked for.
+        now_us: The database's clock, as it counted.
+    """
+    return _slice(span.window_us, now_us) if span.window_us else span
+
+
 def _span(quota: Quota, now_us: int) -> Span:
     if not quota.rolling:
         return Span(*quota.of_instant(now_us), 0)
-    window_us = quota.window_us
+    return _slice(quota.window_us, now_us)
+
+
+def _slice(window_us: int, now_us: int) -> Span:
     slice_us = -(-window_us // SLICES)
     start_us = now_us // slice_us * slice_us
     return Span(start_us, start_us + slice_us, window_us)

@@ -20,6 +20,7 @@ from psycopg.rows import RowFactory, dict_row, tuple_row
 from auditlog.quota.definitions.rows import DEFINITIONS
 from auditlog.settings import Settings
 from auditlog.sink.database.connection import Database
+from auditlog.sink.database.faults import sqlstate_of
 
 MOST_CONNECT_S = 3.0
 """Meanwhile nothing is decided by counters; a server that is there answers at once."""
@@ -31,6 +32,8 @@ _SPEND = """
     SELECT ask, state, granted, extra, previous, usage, now_us, crossings
     FROM logstore.spend_quotas(%s::jsonb)
 """
+# READ WRITE, on a standby; anything that writes, where something else forbids it.
+_TAKES_NO_WRITES = frozenset({"0A000", "25006"})
 _RETURN = "SELECT logstore.return_quotas(%s::jsonb)"
 _UNFINISHED = "SELECT * FROM logstore.unfinished_crossings(make_interval(secs => %s), %s)"
 _CALLED = "SELECT logstore.crossings_called(%s::uuid[])"
@@ -129,7 +132,8 @@ class Link:
                     await cursor.execute(message.encode(), parameters or None)
             except BaseException as error:
                 self.is_connected = isinstance(error, Error) and await self._is_usable(connection)
-                if not self.is_connected:
+                # Where a standby's address leads by now, only another connection finds out.
+                if not self.is_connected or sqlstate_of(error) in _TAKES_NO_WRITES:
                     await self._database.close()
                 raise
             cursor.nextset()

@@ -21,7 +21,7 @@ from auditlog.quota.engine.book import Book
 from auditlog.quota.engine.connection import Link
 from auditlog.quota.engine.exchange import Exchange
 from auditlog.quota.engine.telling import Teller
-from auditlog.remedies import identify
+from auditlog.remedies import identify, remedy_of
 from auditlog.reporting import Reporter, describe
 from auditlog.sink.database.faults import Fault, classify
 
@@ -37,6 +37,15 @@ TELL_S = 2.0
 """How long the end waits for crossings to be told."""
 
 _FAILURES = (Error, OSError, AuditLogError)
+
+_REMEDIES = {
+    "0A000": remedy_of("25006"),
+    "42501": "GRANT USAGE ON SCHEMA logstore TO ...; GRANT SELECT ON logstore.quotas TO ...; GRANT"
+    " EXECUTE ON FUNCTION logstore.spend_quotas(jsonb), logstore.return_quotas(jsonb),"
+    " logstore.unfinished_crossings(interval, integer), logstore.crossings_called(uuid[]) TO ...",
+    "42883": "the schema is of another version: run `auditlog migrate`",
+}
+"""By SQLSTATE, where quotas need something else than the log."""
 
 
 class Driver:
@@ -238,10 +247,10 @@ class Driver:
         ceiling = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(self._failures, 30))
         # Full jitter: a restarted database is not met by all its processes at once.
         self._retry_at = time.monotonic() + ceiling * _spread(0, 1)
-        known = identify(error).remedy if isinstance(error, Error) else str(error)
         self._reporter.report(
             "auditlog.quota_database_failed",
-            f"{describe(error)}; quotas cannot be counted: {known or 'see `auditlog doctor`'}",
+            f"{describe(error)}; quotas cannot be counted:"
+            f" {_remedy(error) or 'see `auditlog doctor`'}",
         )
 
     async def _look_around(self) -> None:
@@ -271,10 +280,10 @@ class Driver:
             if is_away or not self._link.is_connected:
                 raise
             # Those of before apply, and those of the code.
-            known = identify(error).remedy if isinstance(error, Error) else ""
             self._reporter.report(
                 "auditlog.quota_definitions_failed",
-                f"{describe(error)}; logstore.quotas is not read: {known or 'see its rows'}",
+                f"{describe(error)}; logstore.quotas is not read:"
+                f" {(_remedy(error) if isinstance(error, Error) else '') or 'see its rows'}",
             )
 
     async def _end(self) -> None:
@@ -296,6 +305,13 @@ class Driver:
             await self._exchange.send(self._link, self._teller, everything=True)
             await self._note_told()
             self._book.let_go_all()
+
+
+def _remedy(error: Exception) -> str:
+    if not isinstance(error, Error):
+        return str(error)
+    known = identify(error)
+    return _REMEDIES.get(known.sqlstate) or known.remedy
 
 
 def _spread(least: float, most: float) -> float:

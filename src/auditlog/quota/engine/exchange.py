@@ -13,7 +13,7 @@ from psycopg import Error
 
 from auditlog.quota.engine.asks import Ask, Asks, Given, Group
 from auditlog.quota.engine.book import Book
-from auditlog.quota.engine.clock import Calendar, Span
+from auditlog.quota.engine.clock import Calendar, Span, counted_in
 from auditlog.quota.engine.connection import Link, Row
 from auditlog.quota.engine.entry import Answer
 from auditlog.quota.engine.owed import Charge, Owed
@@ -29,7 +29,7 @@ MAX_TRIES = 2
 """One failure may be of a connection that was cut; a second is the database's."""
 CHARGE_EVERY_S = 0.1
 SLIP_S = 2.0
-"""A charge of a period that is over counts in the next one if it is only so old."""
+"""A charge counts in a period that began so long after the units were used, at most."""
 
 _UNAVAILABLE = Basis.UNAVAILABLE
 
@@ -205,6 +205,7 @@ class Exchange:
         if state != "ok":
             self._miss(group)
             return ()
+        group.span = counted_in(group.span, now_us)
         decisions = self._book.settle(group, Answer(granted, extra, previous, usage))
         for ask, decision in zip(group.asks, decisions, strict=True):
             self._answer(ask, decision)
@@ -225,9 +226,13 @@ class Exchange:
         """By the database's clock it is another period: ask again, by that clock."""
         charge = group.charge
         if charge is None:
-            self._repeat(group)
-        elif time.monotonic() - charge.since < SLIP_S:
-            charge.span = self._calendar.current(group.quota)
+            # The database is there, and an ask waits no longer than its owner does.
+            self._repeat(group, is_failure=False)
+            return
+        span = self._calendar.current(group.quota)
+        age_s = time.monotonic() - charge.since - SLIP_S
+        if span.start_us <= self._calendar.clock.now_us() - int(age_s * 1_000_000):
+            charge.span = span
             self._owed.charge(charge)
         else:
             self.report_lost("their period was over before the database was back")
@@ -243,11 +248,11 @@ class Exchange:
             else:
                 self.report_lost("the database did not say whether it has taken them")
 
-    def _repeat(self, group: Group) -> None:
+    def _repeat(self, group: Group, *, is_failure: bool = True) -> None:
         if not group.asks:
             self._book.forget_renewal(group)
         for ask in group.asks:
-            ask.tries += 1
+            ask.tries += is_failure
             if ask.given is not None or ask.tries >= MAX_TRIES:
                 self._answer(ask, None)
             else:
