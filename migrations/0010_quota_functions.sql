@@ -63,10 +63,11 @@ CREATE TYPE logstore.quota_answer AS (
     previous bigint,
     usage bigint,
     told_percent integer,
-    crossings jsonb
+    crossings jsonb,
+    free_us bigint
 );
 COMMENT ON TYPE logstore.quota_answer IS
-    'How many spendings were granted and how many units in advance, the counter before and after, the highest threshold told, and what was crossed.';
+    'How many spendings were granted and how many units in advance, the counter before and after, the highest threshold told, what was crossed, and when the next spending fits.';
 
 CREATE FUNCTION logstore.check_quota_ask(ask logstore.quota_ask, place bigint) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
@@ -229,6 +230,7 @@ BEGIN
     IF share.told_percent > told THEN
         share.crossings := logstore.cross_thresholds(ask, share, told, since, until, at);
     END IF;
+    share.free_us := ask."end";
     RETURN share;
 END
 $$;
@@ -242,6 +244,21 @@ RETURN CASE WHEN slices <= 0 THEN counts
         || counts[1:61 - least(slices, 61)::integer] END;
 COMMENT ON FUNCTION logstore.slid_counts(bigint[], bigint) IS
     'The counts of a rolling window, newest first, when so many slices have begun since.';
+
+CREATE FUNCTION logstore.slice_that_fits(counts bigint[], newest bigint, room bigint)
+RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The newest slices whose units have room may stay; the one before them has to leave.
+    SELECT CASE WHEN room >= 0 THEN newest + 61 - count(*) FILTER (WHERE units <= room) END
+    FROM (
+        SELECT sum(count) OVER (ORDER BY place) AS units
+        FROM unnest(counts) WITH ORDINALITY AS slices (count, place)
+    ) AS summed
+$$;
+COMMENT ON FUNCTION logstore.slice_that_fits(bigint[], bigint, bigint) IS
+    'Number of the slice with which so few units are left in a rolling window, newest first, as there is room for, if nobody spends meanwhile; null if there never are.';
 
 CREATE FUNCTION logstore.spend_in_window(ask logstore.quota_ask, at timestamptz)
 RETURNS logstore.quota_answer
@@ -308,6 +325,11 @@ BEGIN
             logstore.instant((stretch + 1) * ask."window"), at
         );
     END IF;
+    share.free_us := CASE WHEN share.usage + greatest(1, ask.a) <= ask."limit"
+        THEN logstore.microseconds(at)
+        ELSE logstore.slice_that_fits(
+            slid, current, ask."limit" - greatest(1, ask.a)
+        ) * slice END;
     RETURN share;
 END
 $$;
@@ -316,7 +338,7 @@ COMMENT ON FUNCTION logstore.spend_in_window(logstore.quota_ask, timestamptz) IS
 
 CREATE FUNCTION logstore.spend_quotas_at(asks jsonb, at timestamptz) RETURNS TABLE (
     ask integer, state text, granted bigint, extra bigint, previous bigint, usage bigint,
-    now_us bigint, crossings jsonb
+    now_us bigint, crossings jsonb, free_us bigint
 )
 LANGUAGE plpgsql STRICT
 SET search_path = pg_catalog, pg_temp
@@ -351,6 +373,7 @@ BEGIN
         previous := coalesce(answer.previous, 0);
         usage := coalesce(answer.usage, 0);
         crossings := answer.crossings;
+        free_us := answer.free_us;
         RETURN NEXT;
     END LOOP;
 END
@@ -360,7 +383,7 @@ COMMENT ON FUNCTION logstore.spend_quotas_at(jsonb, timestamptz) IS
 
 CREATE FUNCTION logstore.spend_quotas(asks jsonb) RETURNS TABLE (
     ask integer, state text, granted bigint, extra bigint, previous bigint, usage bigint,
-    now_us bigint, crossings jsonb
+    now_us bigint, crossings jsonb, free_us bigint
 )
 LANGUAGE sql STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -371,7 +394,7 @@ AS $$
     SELECT * FROM logstore.spend_quotas_at(asks, clock_timestamp())
 $$;
 COMMENT ON FUNCTION logstore.spend_quotas(jsonb) IS
-    'Spends units of quotas, and takes units in advance. asks is an array of objects: q, t, s: quota, tenant, subject; n, a: how many spendings of how many units each, 0 units for the usage alone; extra: units in advance, if any; limit; enforced, true if left out; forced: true to charge what was used already, whatever the limit; thresholds: per cents, if any; start and end of the period, or window, the length of a rolling one, in microseconds; actors: [user_id, resource_owner, action] of each spending, if known. There is an answer for each: ask, its place in the array; state, "elsewhen" if the clock is not in the period, else "ok"; granted, how many of the n; extra, how many units in advance; previous and usage, the counter before and after; now_us, the clock; crossings, the rows of quota_crossings that this has made.';
+    'Spends units of quotas, and takes units in advance. asks is an array of objects: q, t, s: quota, tenant, subject; n, a: how many spendings of how many units each, 0 units for the usage alone; extra: units in advance, if any; limit; enforced, true if left out; forced: true to charge what was used already, whatever the limit; thresholds: per cents, if any; start and end of the period, or window, the length of a rolling one, in microseconds; actors: [user_id, resource_owner, action] of each spending, if known. There is an answer for each: ask, its place in the array; state, "elsewhen" if the clock is not in the period, else "ok"; granted, how many of the n; extra, how many units in advance; previous and usage, the counter before and after; now_us, the clock; crossings, the rows of quota_crossings that this has made; free_us, when as many units as one spending has fit again, at least one, if nobody spends meanwhile: of a period its end, of a rolling window null if they never do.';
 
 CREATE FUNCTION logstore.counts_without(counts bigint[], age bigint, units bigint) RETURNS bigint[]
 LANGUAGE sql IMMUTABLE STRICT
@@ -563,6 +586,7 @@ REVOKE ALL ON FUNCTION
     ),
     logstore.spend_in_period(logstore.quota_ask, timestamptz),
     logstore.slid_counts(bigint[], bigint),
+    logstore.slice_that_fits(bigint[], bigint, bigint),
     logstore.spend_in_window(logstore.quota_ask, timestamptz),
     logstore.spend_quotas_at(jsonb, timestamptz),
     logstore.spend_quotas(jsonb),

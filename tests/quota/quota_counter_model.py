@@ -90,6 +90,11 @@ class Window:
             self.units[newest] = self.units.get(newest, 0) + found.usage - found.previous
         return found
 
+    def fits(self, ask: dict[str, Any], at_us: int) -> bool:
+        newest = max(self.newest, self.slice(at_us))
+        counted = sum(units for each, units in self.units.items() if each >= newest - SLICES)
+        return counted + max(1, ask["a"]) <= ask["limit"]
+
     def give_back(self, units: int, at_us: int) -> None:
         for each in sorted(self.units, reverse=True):
             if self.newest - SLICES <= each <= self.slice(at_us):

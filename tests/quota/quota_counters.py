@@ -39,6 +39,7 @@ class Answer(NamedTuple):
     usage: int
     now_us: int
     crossings: list[dict[str, Any]] | None
+    free_us: int | None
 
     @property
     def percents(self) -> list[int]:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from quota_house import REFUSED, House, counted
+from quota_house import ACCEPT, REFUSED, House, counted
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from asgi_driver import END, START, body, drive, http_scope, script, start
+from asgi_driver import END, START, body, drive, http_scope, script, start, websocket_scope
 from auditlog import AuditMiddleware, LogRecord, Settings, annotate
 from auditlog.capture import asgi
 from auditlog.errors import SettingsError
@@ -68,6 +68,25 @@ async def test_mounted_application_is_counted_by_the_whole_path() -> None:
 
     assert (await drive(app, http_scope(path="/shop/orders"))).sent[0]["status"] == 429
     assert (await drive(app, http_scope(path="/other"))).sent[0]["status"] == 404
+
+
+async def test_request_is_counted_once_by_two_with_the_same_quotas() -> None:
+    """One around the application, one in what is mounted there, whose error page is in between."""
+    sink = MemorySink()
+    quotas = MemoryQuotas(sink, [Quota("a", 9), Quota("exports", 0, counts="reported")])
+
+    async def export(_request: Request) -> PlainTextResponse:
+        await quotas.spend("exports")
+        return PlainTextResponse("never")
+
+    within = [Middleware(QuotaMiddleware, quotas=quotas)]
+    inner = Starlette(routes=[Route("/exports", export)], middleware=within)
+    outer = QuotaMiddleware(Starlette(routes=[Mount("/shop", inner)]), quotas=quotas)
+    scope = http_scope(path="/shop/exports")
+    run = await drive(AuditMiddleware(outer, audit=sink), scope)
+
+    assert run.sent[0]["status"] == 429
+    assert (quotas.stats().allowed, quotas.stats().given_back) == (1, 1)
 
 
 async def test_request_of_which_no_row_can_be_made_is_counted(
@@ -130,6 +149,21 @@ async def test_client_that_leaves_is_charged() -> None:
     await house.get([{"type": "http.disconnect"}])
 
     assert (await house.get()).sent[0]["status"] == 429
+
+
+@pytest.mark.parametrize("code", [1011, 1012, 1013, 1014])
+async def test_client_of_a_websocket_that_says_it_was_the_server_is_charged(code: int) -> None:
+    """It may send any code."""
+    house = House(script(..., ACCEPT, ..., ...), Quota("a", 1), Quota("volume", 9, counts="bytes"))
+    events = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "x" * 100},
+        {"type": "websocket.disconnect", "code": code},
+    ]
+    await drive(house.app, websocket_scope(), events)
+
+    stats = house.quotas.stats()
+    assert (stats.allowed, stats.given_back, stats.charged) == (1, 0, 1)
 
 
 async def test_bytes_of_streams_are_charged() -> None:

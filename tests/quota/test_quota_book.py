@@ -119,6 +119,26 @@ def test_refusal_is_remembered_for_a_second_and_for_what_is_too_much() -> None:
     assert scene.book.try_now(scene.quota, KEY, 3) is None
 
 
+def test_refusal_of_a_window_says_when_it_is_over() -> None:
+    """And goes on to, whatever is asked for meanwhile that fits sooner; then it is the length."""
+    scene = Scene(Quota("q", 9, period="1 hour", rolling=True), at_us=100 * DAY_US)
+
+    def answer(amount: int, granted: int, free_in_s: float | None) -> Decision:
+        group = Group(scene.quota, KEY, amount)
+        group.asks = [Ask(scene.quota, KEY, amount, Actor(), lambda: None)]
+        scene.book.prepare(group)
+        return scene.book.settle(group, Answer(granted, 0, 5, 5, free_in_s))[0]
+
+    assert answer(5, 0, 30.0).resets_in_s == 30
+    answer(1, 1, 2.0)
+    scene.now += 0.5
+    again = scene.book.try_now(scene.quota, KEY, 5)
+    assert again is not None
+    assert again.resets_in_s == 29.5
+    assert answer(10, 0, None).resets_in_s == 3_600
+    assert answer(1, 1, 0.0).resets_in_s == 3_600
+
+
 def test_refund_makes_a_refusal_forgotten() -> None:
     scene = Scene(Quota("q", 1, period="day", exact=True))
     (granted,) = scene.ask()

@@ -193,8 +193,13 @@ async def test_a_rolling_window_counts_until_it_has_left() -> None:
     quotas.counter.advance(30)
     await quotas.decide(rolling, KEY, 1)
     quotas.counter.advance(30)
+    refused = await quotas.decide(rolling, KEY, 1)
+    assert not refused.allowed
+    assert (await quotas.decide(rolling, KEY, 2)).resets_in_s == refused.resets_in_s + 30
+    assert (await quotas.decide(rolling, KEY, 3)).resets_in_s == 60
+    quotas.counter.advance(refused.resets_in_s - 0.000_001)
     assert not (await quotas.decide(rolling, KEY, 1)).allowed
-    quotas.counter.advance(1)
+    quotas.counter.advance(0.000_001)
     assert (await quotas.decide(rolling, KEY, 1)).allowed
     with pytest.raises(QuotaExceeded):
         await quotas.spend("units", instance_id="acme")

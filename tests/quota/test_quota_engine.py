@@ -126,10 +126,33 @@ async def test_refund_of_a_window_is_given_back(any_dsn: str) -> None:
     limited = quota(3, exact=True, rolling=True, period="day")
     async with running(any_dsn) as made:
         decision = await made.ask(limited, KEY, 3, NOBODY)
-        assert decision.resets_in_s == 86_400
+        # The limit is reached: until its slice has left, a window after it ended.
+        assert 86_400 <= decision.resets_in_s <= 86_400 * 61 / 60
         made.give_back(decision)
     async with running(any_dsn) as made:
         assert (await made.ask(limited, KEY, 3, NOBODY)).previous == 0
+
+
+async def test_refusal_of_a_window_says_when_it_is_worth_trying_again(any_dsn: str) -> None:
+    """Also one that is remembered; a window that never has room for so much says its length."""
+    limited = quota(3, exact=True, rolling=True, period="day")
+    slice_s = 86_400 / 60
+    async with running(any_dsn) as made:
+        await made.ask(limited, KEY, 3, NOBODY)
+        await age_window(any_dsn, slices=50)
+        refused = await made.ask(limited, KEY, 1, NOBODY)
+        assert 10 * slice_s < refused.resets_in_s <= 11 * slice_s
+        remembered = made.try_now(limited, KEY, 1)
+        assert remembered is not None
+        assert refused.resets_in_s - 1 < remembered.resets_in_s <= refused.resets_in_s
+        seen = await made.look(limited, KEY)
+        assert (seen.allowed, seen.resets_in_s < 11 * slice_s) == (False, True)
+        assert (await made.ask(limited, KEY, 4, NOBODY)).resets_in_s <= 86_400
+
+
+async def age_window(dsn: str, *, slices: int) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await conn.execute("UPDATE logstore.quota_windows SET newest = newest - %s", [slices])
 
 
 async def test_charges_are_added_up_whatever_the_limit(any_dsn: str) -> None:

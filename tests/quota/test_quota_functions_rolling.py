@@ -44,6 +44,19 @@ def test_units_are_free_again_when_their_slice_has_left(subject: Subject) -> Non
     assert subject.spend_rolling(at_us=NOON_US + HOUR_US + SLICE_US)[2:6] == (1, 0, 0, 1)
 
 
+def test_it_says_when_enough_is_free_again(subject: Subject) -> None:
+    """The oldest slices leave first; a look asks for one unit, as does what is within the limit."""
+    subject.spend_rolling(n=4)
+    assert subject.spend_rolling(at_us=NOON_US + 1).free_us == NOON_US + 1
+    later_us = NOON_US + 5 * SLICE_US
+    full = subject.spend_rolling(n=5, at_us=later_us)
+    assert full.free_us == NOON_US + HOUR_US + SLICE_US
+    assert subject.spend_rolling(a=0, at_us=later_us).free_us == full.free_us
+    assert subject.spend_rolling(a=5, at_us=later_us).free_us == full.free_us
+    assert subject.spend_rolling(a=6, at_us=later_us).free_us == full.free_us + 5 * SLICE_US
+    assert subject.spend_rolling(a=11, at_us=later_us).free_us is None
+
+
 def test_counter_says_when_and_of_what(subject: Subject) -> None:
     """Its row has the length, the slices with the newest first, the limit, both instants."""
     subject.spend_rolling(n=3)
@@ -179,6 +192,42 @@ def test_window_counts_as_the_model(
         found = share_of(answer)
         assert found[:4] == expected[:4]
         assert _is_part(found[4], expected[4])
+        _check_free(model, ask, at_us, answer.free_us)
+
+
+def _check_free(model: Window, ask: dict[str, Any], at_us: int, free_us: int | None) -> None:
+    """At that instant another one fits, if nobody else spends, and not a microsecond before."""
+    if free_us is None:
+        assert max(1, ask["a"]) > ask["limit"]
+        return
+    assert model.fits(ask, free_us)
+    assert free_us == at_us or not model.fits(ask, free_us - 1)
+
+
+@PATIENT
+@given(
+    st.lists(st.tuples(st.integers(0, 20 * MINUTE_US // 60), st.integers(1, 9)), max_size=15),
+    st.integers(1, 21),
+    st.sampled_from([MINUTE_US, MINUTE_US + 7]),
+)
+def test_refused_spending_is_granted_when_it_was_said_to_be(
+    any_conn: psycopg.Connection, calls: list[tuple[int, int]], amount: int, window_us: int
+) -> None:
+    """And refused until a microsecond before; one above the limit is never granted."""
+    subject, at_us = Subject(any_conn), NOON_US
+    ask: dict[str, Any] = {"window_us": window_us, "limit": 20}
+    for step_us, a in calls:
+        at_us += step_us
+        subject.spend_rolling(at_us=at_us, a=a, **ask)
+    subject.spend_rolling(at_us=at_us, n=20, **ask)
+    refused = subject.spend_rolling(at_us=at_us, a=amount, **ask)
+    assert refused.granted == 0
+    if refused.free_us is None:
+        assert amount > 20
+        return
+    assert amount <= 20
+    assert subject.spend_rolling(at_us=refused.free_us - 1, a=amount, **ask).granted == 0
+    assert subject.spend_rolling(at_us=refused.free_us, a=amount, **ask).granted == 1
 
 
 def _is_part(told: list[Any], crossed: list[Any]) -> bool:

@@ -11,7 +11,7 @@ from asgi_driver import drive, http_scope
 from auditlog import AuditMiddleware, Settings, annotate, bound
 from auditlog.errors import QuotaError
 from auditlog.quota.counting.subjects import fitting, subject_of
-from auditlog.quota.model import Decision, Quota, QuotaExceeded
+from auditlog.quota.model import Decision, Per, Quota, QuotaExceeded
 from auditlog.testing import MemoryQuotas, MemorySink
 
 EXPORTS = Quota("exports", limit=2, counts="reported", per="user")
@@ -42,6 +42,15 @@ async def test_beyond_the_limit_it_raises_with_the_decision(quotas: MemoryQuotas
     assert refused.value.decision.usage == 2
     assert quotas.stats().given_back == 0
     assert await usage(quotas, "ben") == 0
+
+
+async def test_refusal_for_want_of_a_database_does_not_say_that_it_is_used_up() -> None:
+    quotas = MemoryQuotas(
+        MemorySink(), [Quota("exports", 1, counts="reported", on_unavailable="closed")]
+    )
+    quotas.counter.away = True
+    with pytest.raises(QuotaExceeded, match="'exports' is not known, and it fails closed"):
+        await quotas.spend("exports")
 
 
 async def test_a_block_that_fails_takes_it_back(quotas: MemoryQuotas) -> None:
@@ -118,6 +127,16 @@ async def test_whatever_is_said_is_spelled_as_in_the_trail(quotas: MemoryQuotas)
     order = quotas.spend("exports", user_id=text, resource_owner=text, action=text)
     assert set(order._order.actor) == {fitting(text)}
     assert (await order).allowed
+
+
+@pytest.mark.parametrize("users", [("x" * 300 + "a", "x" * 300 + "b"), ("a\0b", "ab")])
+async def test_users_are_told_apart_as_those_of_requests_are(users: tuple[str, str]) -> None:
+    """Also where the same is stored of both in the trail."""
+    sink = MemorySink()
+    quotas = MemoryQuotas(sink, [Quota("calls", 1, per="user")])
+    for user in users:
+        decision = await quotas.spend("calls", user_id=user)
+        assert decision.key.subject == subject_of((Per.USER,), {Per.USER: user}, sink.settings)
 
 
 async def test_an_unknown_subject_says_which_argument(quotas: MemoryQuotas) -> None:

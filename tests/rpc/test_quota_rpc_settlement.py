@@ -41,10 +41,12 @@ def test_error_of_a_handler_is_given_back(rpc_server: str) -> None:
             assert ours.settled(), method
 
 
-def test_client_that_leaves_is_not_charged(rpc_server: str) -> None:
+def test_client_that_leaves_is_charged(rpc_server: str) -> None:
+    """Or an attacker would cancel in time."""
     kinds, methods = handlers_of(rpc_server, arrive, hang)
     (check,) = echo(rpc_server).values()
-    with limited(rpc_server, {**methods, HEALTH: check}, DAILY) as ours:
+    limits = Quota("many", 99), Quota("time", 10**9, counts="execution_ms")
+    with limited(rpc_server, {**methods, HEALTH: check}, *limits) as ours:
         for method, kind in kinds.items():
             client = Client(ours.scene.channel)
             call = client.begin(method, kind)
@@ -54,6 +56,8 @@ def test_client_that_leaves_is_not_charged(rpc_server: str) -> None:
             assert ours.call(HEALTH).code == OK
             OVER[client.request_id].set()
             assert ours.settled(), method
+        stats = ours.quotas.stats()
+        assert (stats.given_back, stats.charged) == (0, len(kinds))
 
 
 def test_client_that_leaves_while_it_is_decided_has_spent_nothing() -> None:

@@ -30,6 +30,8 @@ _Made = TypeVar("_Made")
 _COUNTED: Final = frozenset({"http", "websocket"})
 _BEGINNINGS: Final = STARTS | {"websocket.accept", "websocket.close"}
 _OWN: Final = frozenset({POLICY, LIMIT})
+_ASKED: Final = "auditlog.quotas_asked"
+"""Names, in a scope, the quotas that were asked about it."""
 
 
 class QuotaMiddleware:
@@ -91,8 +93,28 @@ class QuotaMiddleware:
     async def _serve(
         self, exchange: AsgiExchange | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        asked = scope.get(_ASKED, ())
+        scope[_ASKED] = (*asked, self.quotas)
+        try:
+            # One for the application and one for what is mounted in it: a request is one of both.
+            admission = None if self.quotas in asked else await self._ask(exchange, scope)
+            await self._heed(admission, exchange, scope, receive, send)
+        finally:
+            # A scope may be served again: a cascade tries one application after the other.
+            scope[_ASKED] = asked
+
+    async def _ask(self, exchange: AsgiExchange | None, scope: Scope) -> Admission | None:
         traffic = self._safely(self._traffic, exchange, scope)
-        admission = None if traffic is None else await admit(self.quotas, traffic)
+        return None if traffic is None else await admit(self.quotas, traffic)
+
+    async def _heed(
+        self,
+        admission: Admission | None,
+        exchange: AsgiExchange | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if admission is not None and admission.refusal is not None:
             await self._refuse(admission.refusal, scope, send)
             return

@@ -33,7 +33,10 @@ class Counter(Protocol):
         """Do what `ask` does, from a thread without an event loop; blocks."""
 
     async def look(self, quota: Quota, key: Key) -> Decision:
-        """Tell the usage, which may be as old as a second, and spend nothing."""
+        """Tell the usage, which may be as old as a second, and spend nothing.
+
+        It is allowed while at least one unit is left, or if nothing is refused.
+        """
 
     def look_in_thread(self, quota: Quota, key: Key) -> Decision:
         """Do what `look` does, from a thread without an event loop; blocks."""

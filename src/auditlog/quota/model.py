@@ -203,7 +203,9 @@ class Decision:
         self.period_start_us = period_start_us
         """Of the counter that was charged; of a rolling window, the instant. Refunds need it."""
         self.resets_in_s = resets_in_s
-        """Seconds until the period ends; of a rolling window, its length at most."""
+        """Seconds until the period ends; of a rolling window, until as much again fits, if nobody
+        spends meanwhile, and its length if it fits at any time or never.
+        """
         self.basis = basis
 
     @property
@@ -221,7 +223,12 @@ class QuotaExceeded(AuditLogError):  # noqa: N818  # what it says is no error of
     """A limit is reached; `decision` tells which. Middleware and interceptors answer with it."""
 
     def __init__(self, decision: Decision) -> None:
-        super().__init__(f"the quota {decision.quota.id!r} is used up")
+        quota_id = decision.quota.id
+        super().__init__(
+            f"what is left of the quota {quota_id!r} is not known, and it fails closed"
+            if decision.basis is Basis.UNAVAILABLE
+            else f"the quota {quota_id!r} is used up"
+        )
         self.decision = decision
 
 

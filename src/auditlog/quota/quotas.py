@@ -10,13 +10,11 @@ first spending, in the process and on the loop that serves, or with `start`. Onc
 its counters end by themselves.
 """
 
-import asyncio
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Iterable
-from concurrent.futures import wait
 from contextlib import suppress
 from typing import Self
 
@@ -31,7 +29,7 @@ from auditlog.quota.deciding.spending import Spending
 from auditlog.quota.definitions.catalogue import Catalogue
 from auditlog.quota.definitions.defined import Definitions
 from auditlog.quota.engine import Engine
-from auditlog.quota.model import MAX_UNITS, Decision, Key, Quota
+from auditlog.quota.model import MAX_UNITS, Basis, Decision, Key, Quota
 
 
 class Quotas(Deciding):
@@ -128,9 +126,9 @@ class Quotas(Deciding):
         quota = self.definitions.get(wanted.quota_id, wanted.tenant)
         if quota is None and not self._catalogue.read_once.done():
             # As long as the database has not been heard, it may be the one that knows it.
-            await self._counter.look(*_question(wanted))
-            known = asyncio.wrap_future(self._catalogue.read_once)
-            await asyncio.wait({known}, timeout=self._timeout_s)
+            look = await self._counter.look(*_question(wanted))
+            if look.basis is not Basis.UNAVAILABLE:
+                await self._catalogue.heard(self._timeout_s)
         quota = quota or self._found(wanted)
         key = wanted.key(quota, self.recorder.settings)
         return await self.decide(quota, key, wanted.amount, wanted.actor)
@@ -139,8 +137,9 @@ class Quotas(Deciding):
         """Do what `carry_out` does, from a thread without an event loop; blocks."""
         quota = self.definitions.get(wanted.quota_id, wanted.tenant)
         if quota is None and not self._catalogue.read_once.done():
-            self._counter.look_in_thread(*_question(wanted))
-            wait({self._catalogue.read_once}, self._timeout_s)
+            look = self._counter.look_in_thread(*_question(wanted))
+            if look.basis is not Basis.UNAVAILABLE:
+                self._catalogue.heard_in_thread(self._timeout_s)
         quota = quota or self._found(wanted)
         key = wanted.key(quota, self.recorder.settings)
         return self.decide_in_thread(quota, key, wanted.amount, wanted.actor)

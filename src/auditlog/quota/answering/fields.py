@@ -45,7 +45,9 @@ def fields_of(decisions: Iterable[Decision]) -> list[tuple[bytes, bytes]]:
     told = [each for each in known if each.quota.enforced]
     if not told:
         return []
-    policies = ", ".join(_policy(each.quota, each.period_start_us) for each in told)
+    policies = ", ".join(
+        _policy(each.quota, 0 if each.quota.rolling else each.period_start_us) for each in told
+    )
     limits = ", ".join(_limit(each) for each in told)
     return [(POLICY, policies.encode()), (LIMIT, limits.encode())]
 

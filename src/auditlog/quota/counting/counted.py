@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Final
 
 from auditlog.capture.in_flight import InFlight
-from auditlog.capture.outcomes import SERVER_ERROR
+from auditlog.capture.outcomes import CANCELLED, CLIENT_DISCONNECT, SERVER_ERROR
 from auditlog.capture.policy.globs import path_matcher
+from auditlog.capture.web.exchange import AsgiExchange
 from auditlog.quota.model import Counts, Quota
 from auditlog.records import Protocol
 
@@ -21,6 +22,7 @@ MAX_TABLES: Final = 1024
 GRPC: Final = int(Protocol.GRPC)
 _AFTERWARDS: Final = frozenset({Counts.BYTES, Counts.EXECUTION_MS})
 _NS_PER_MS: Final = 1_000_000
+_GRPC_CANCELLED: Final = 1
 # What a status code of gRPC is in HTTP: google/rpc/code.proto of github.com/googleapis/googleapis.
 _HTTP_STATUS_OF_CODE: Final = {
     0: 200,
@@ -89,9 +91,8 @@ class Counting:
 
     def is_refunded(self, request: InFlight) -> bool:
         """Tell whether a request that is over does not count, by outcome or by status."""
-        # A client that got no answer for want of an audit row was refused by the server.
-        outcome = SERVER_ERROR if request.refused else request.outcome
-        return outcome in self._refunds or not self._refunds.isdisjoint(_statuses_of(request))
+        is_refunded = _outcome_of(request) in self._refunds
+        return is_refunded or not self._refunds.isdisjoint(_statuses_of(request))
 
 
 class Countings:
@@ -118,6 +119,20 @@ class Countings:
 def counting_of(quota: Quota) -> Counting:
     """Make one ready, or return the one that is."""
     return Counting(quota)
+
+
+def _outcome_of(request: InFlight) -> str:
+    """Return the outcome; what only a client has said is that it left, or it would pay nothing."""
+    if request.refused:
+        # A client that got no answer for want of an audit row was refused by the server.
+        return SERVER_ERROR
+    if isinstance(request, AsgiExchange):
+        # Any code may be in the close frame of a WebSocket's client: 1011, or a server's 1012.
+        is_clients = request.disconnected
+    else:
+        # A server that stops says UNAVAILABLE.
+        is_clients = request.outcome == CANCELLED and request.status == _GRPC_CANCELLED
+    return CLIENT_DISCONNECT if is_clients else request.outcome
 
 
 def _bytes_of(request: InFlight) -> int:

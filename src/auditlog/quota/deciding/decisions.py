@@ -64,11 +64,11 @@ class Deciding:
         For what is charged afterwards: it is allowed while anything is left. Where it is not, this
         is a refusal once `refuse` is called.
         """
-        return self._judged(await self._counter.look(quota, key))
+        return self._seen(await self._counter.look(quota, key))
 
     def look_in_thread(self, quota: Quota, key: Key) -> Decision:
         """Do what `look` does, from a thread without an event loop; blocks."""
-        return self._judged(self._counter.look_in_thread(quota, key))
+        return self._seen(self._counter.look_in_thread(quota, key))
 
     def refuse(self, look: Decision, actor: Actor = NOBODY) -> None:
         """Count and tell that somebody was refused because of what a look has shown.
@@ -122,24 +122,10 @@ class Deciding:
         if decision.basis is _UNAVAILABLE:
             self._note_unavailable(decision)
 
-    def _judged(self, look: Decision) -> Decision:
-        """Return a look that is allowed only while anything is left."""
-        if look.basis is _UNAVAILABLE:
-            # Where it is not allowed, it is counted when it is refused.
-            if look.allowed:
-                self._note_unavailable(look)
-        elif look.quota.enforced and look.usage >= look.quota.limit:
-            return Decision(
-                look.quota,
-                look.key,
-                look.amount,
-                allowed=False,
-                previous=look.usage,
-                usage=look.usage,
-                period_start_us=look.period_start_us,
-                resets_in_s=look.resets_in_s,
-                basis=look.basis,
-            )
+    def _seen(self, look: Decision) -> Decision:
+        # Where it is not allowed, it is counted when it is refused.
+        if look.allowed and look.basis is _UNAVAILABLE:
+            self._note_unavailable(look)
         return look
 
     def _note_unavailable(self, decision: Decision) -> None:

@@ -82,6 +82,8 @@ class MemoryCounter:
         """Tell the usage."""
         decision, crossings = self._decide(quota, key, 0, Actor())
         self._tell_anyhow(crossings)
+        if decision.basis is Basis.COUNTER:
+            decision.allowed = not quota.enforced or decision.usage < quota.limit
         return decision
 
     def charge(self, quota: Quota, key: Key, amount: int, actor: Actor) -> None:
@@ -223,19 +225,31 @@ class MemoryCounter:
         used: int,
         basis: Basis = Basis.COUNTER,
     ) -> Decision:
-        ends_us = quota.of_instant(self.now_us)[1]
-        resets_in_us = quota.window_us if quota.rolling else ends_us - self.now_us
+        usage = used + amount if allowed else used
         return Decision(
             quota,
             key,
             amount,
             allowed,
             used,
-            used + amount if allowed else used,
+            usage,
             self._start_us(quota),
-            resets_in_us / _SECOND_US,
+            (self._free_us(quota, key, amount, usage) - self.now_us) / _SECOND_US,
             basis,
         )
+
+    def _free_us(self, quota: Quota, key: Key, amount: int, left: int) -> int:
+        """Return when a period ends; of a window, when enough has left for as much again."""
+        if not quota.rolling:
+            return quota.of_instant(self.now_us)[1]
+        length = quota.window_us // SLICES
+        most = quota.limit - max(1, amount)
+        units = self._usages[key].units if key in self._usages and left > most else {}
+        for start in sorted(units):
+            left -= units[start]
+            if left <= most:
+                return ((start + quota.window_us) // length + 1) * length
+        return self.now_us + quota.window_us
 
     async def _tell(self, crossings: list[Crossing]) -> None:
         if crossings:

@@ -26,10 +26,16 @@ class Order(NamedTuple):
     quota_id: str
     tenant: str
     amount: int
-    actor: Actor
+    said: Actor
+    """Who spends, as it was said: what is stored of it may be the same of two."""
     subject: str | None
     holder: InFlight | None
     """The request being served."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who spends, as it is stored."""
+        return Actor(*(None if each is None else fitting(each) for each in self.said))
 
     def key(self, quota: Quota, settings: Settings) -> Key:
         """Return the counter.
@@ -52,7 +58,7 @@ class Order(NamedTuple):
         return subject
 
     def _parts(self, quota: Quota) -> Mapping[Per, str | None]:
-        known = {Per.ORGANISATION: self.actor.resource_owner, Per.USER: self.actor.user_id}
+        known = {Per.ORGANISATION: self.said.resource_owner, Per.USER: self.said.user_id}
         holder = self.holder
         if holder is not None and Per.ADDRESS in quota.per:
             known[Per.ADDRESS] = holder.capture.proxies.resolve(holder.peer(), holder.raw_headers)
@@ -101,8 +107,7 @@ def order(
 
 
 def _text(said: object, known: str | None) -> str | None:
-    text = known if said is None else text_of(said)
-    return None if text is None else fitting(text)
+    return known if said is None else text_of(said)
 
 
 def _unknown(quota: Quota, missing: list[Per]) -> str:

@@ -4,9 +4,10 @@ Read in any thread; replaced as a whole by whoever reads the database. A row tha
 reported, and the application's definition of that name, if there is one, applies.
 """
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from auditlog.capture.recorder import Recorder
@@ -39,6 +40,7 @@ class Catalogue:
         self.definitions = Definitions(self._own)
         self.read_once: Future[None] = Future()
         """Done when the database has said for the first time what it knows."""
+        self._heard: asyncio.Future[None] | None = None
         self._rows: Sequence[_Row] = ()
         self._stored: dict[tuple[str, str], tuple[_Row, Quota | None]] = {}
 
@@ -53,9 +55,22 @@ class Catalogue:
         if not self.read_once.done():
             self.read_once.set_result(None)
 
+    async def heard(self, timeout_s: float) -> None:
+        """Wait for `read_once`, for so many seconds at most."""
+        heard = self._heard
+        if heard is None or heard.get_loop() is not asyncio.get_running_loop():
+            # One for all who wait: what is chained to `read_once` stays there until it is done.
+            heard = self._heard = asyncio.wrap_future(self.read_once)
+        await asyncio.wait({heard}, timeout=timeout_s)
+
+    def heard_in_thread(self, timeout_s: float) -> None:
+        """Do what `heard` does, from a thread without an event loop; blocks."""
+        wait({self.read_once}, timeout_s)
+
     def reset(self) -> None:
         """In a child process: somebody else may just have been setting it."""
         self.read_once = Future()
+        self._heard = None
 
     def _quota(self, row: _Row) -> Quota | None:
         known = self._stored.get(_identity(row))

@@ -159,6 +159,9 @@ class Book:
             if answer.granted < len(group.asks):
                 entry.refused_until = now + REMEMBER_S
                 entry.left = max(0, group.quota.limit - answer.usage)
+                entry.free_at = now + (answer.free_in_s or 0.0)
+            elif now >= entry.refused_until:
+                entry.free_at = now + (answer.free_in_s or 0.0)
             self._keep(group.key, entry)
             return entry.dealt(group, answer.granted, previous, now)
 

@@ -29,7 +29,7 @@ _SERVERS_SHARE = 0.8
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = {ms}; "
 _SPEND = """
-    SELECT ask, state, granted, extra, previous, usage, now_us, crossings
+    SELECT ask, state, granted, extra, previous, usage, now_us, crossings, free_us
     FROM logstore.spend_quotas(%s::jsonb)
 """
 # READ WRITE, on a standby; anything that writes, where something else forbids it.

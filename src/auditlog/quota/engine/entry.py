@@ -20,6 +20,8 @@ class Answer:
     """Units in advance."""
     previous: int
     usage: int
+    free_in_s: float | None = None
+    """Seconds until such a spending fits again; None: it never does."""
 
 
 class Entry:
@@ -28,6 +30,7 @@ class Entry:
     __slots__ = (
         "before",
         "ends_at",
+        "free_at",
         "left",
         "quota",
         "refused_until",
@@ -54,6 +57,8 @@ class Entry:
         self.left = 0
         """What the limit still had when a spending was refused."""
         self.refused_until = 0.0
+        self.free_at = 0.0
+        """When what was asked last, or refused, fits into the window; in the past: at any time."""
         self.seen_at = 0.0
         self.renew_at = NONE_LEFT
         """With so many units left the lease is renewed."""
@@ -103,6 +108,11 @@ class Entry:
             previous,
             previous + amount if allowed else previous,
             self.span.start_us,
-            self.span.window_us / 1_000_000 or max(0.0, self.ends_at - now),
+            self._resets_in_s(now),
             basis,
         )
+
+    def _resets_in_s(self, now: float) -> float:
+        if not self.span.window_us:
+            return max(0.0, self.ends_at - now)
+        return self.free_at - now if self.free_at > now else self.span.window_us / 1_000_000

@@ -199,14 +199,16 @@ class Exchange:
 
     def _deal(self, group: Group, row: Row, sent_at: float) -> Sequence[Mapping[str, Any]]:
         """Deal out an answer; return what was crossed."""
-        _, state, granted, extra, previous, usage, now_us, crossings = row
+        _, state, granted, extra, previous, usage, now_us, crossings, free_us = row
         self.answers += 1
         self._calendar.clock.note(now_us, sent_at)
         if state != "ok":
             self._miss(group)
             return ()
         group.span = counted_in(group.span, now_us)
-        decisions = self._book.settle(group, Answer(granted, extra, previous, usage))
+        free_in_s = None if free_us is None else (free_us - now_us) / 1_000_000
+        answer = Answer(granted, extra, previous, usage, free_in_s)
+        decisions = self._book.settle(group, answer)
         for ask, decision in zip(group.asks, decisions, strict=True):
             self._answer(ask, decision)
         return crossings or ()
