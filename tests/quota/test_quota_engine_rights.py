@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from quota_engines import NOBODY, Lines, running
 
 import trail
@@ -65,10 +65,14 @@ def test_standby_is_left_as_soon_as_there_is_a_primary(any_dsn: str) -> None:
                 ).basis is not Basis.COUNTER:
                     await asyncio.sleep(0.01)
 
+    # A client names its database when it connects: both servers have one of that name.
+    name = conninfo_to_dict(any_dsn)["dbname"]
     with own_server() as path:
-        _make_standby(path)
         with embedded.start(path) as server:
-            asyncio.run(main(server.dsn))
+            trail.execute(server.dsn, f"CREATE DATABASE {name}")
+            _make_standby(path)
+        with embedded.start(path) as server:
+            asyncio.run(main(make_conninfo(server.dsn, dbname=name)))
 
 
 def _make_standby(path: Path) -> None:

@@ -30,7 +30,7 @@ _Made = TypeVar("_Made")
 _COUNTED: Final = frozenset({"http", "websocket"})
 _BEGINNINGS: Final = STARTS | {"websocket.accept", "websocket.close"}
 _OWN: Final = frozenset({POLICY, LIMIT})
-_ASKED: Final = "auditlog.quotas_asked"
+_ASKED: Final = "auditlog.asked"
 """Names, in a scope, the quotas that were asked about it."""
 
 
