@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import psycopg
 
 import trail
 from auditlog.quota.engine import Engine
-from auditlog.quota.model import Actor, Crossing, Decision, Key, Quota
+from auditlog.quota.model import Actor, Basis, Crossing, Decision, Key, Quota
 from auditlog.reporting import Reporter
 from auditlog.settings import Settings
 
@@ -95,3 +95,13 @@ async def until_used(dsn: str, units: int, subject: str = "s", *, most: int = 0)
     """Wait until the database has counted so much, or `most`."""
     accepted = range(units, max(units, most) + 1)
     await trail.until(lambda: used(dsn, subject) in accepted)
+
+
+async def until(basis: Basis, decide: Callable[[], object]) -> Decision:
+    """Decide again and again until it is founded on that; the test's time limit bounds it."""
+    while True:
+        decision = await decide()  # type: ignore[misc]
+        assert isinstance(decision, Decision)
+        if decision.basis is basis:
+            return decision
+        await asyncio.sleep(0.01)

@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from quota_engines import NOBODY, Lines, Told, engine, running, spend, until_used, used
+from quota_engines import NOBODY, Lines, Told, engine, running, spend, until, until_used, used
 
 import trail
 from auditlog.postgres import embedded
@@ -36,16 +36,6 @@ WATCHED = Quota("q", 1_000, period="year", exact=True, on_unavailable="closed", 
 def server_folder() -> Iterator[Path]:
     with own_server() as folder:
         yield folder
-
-
-async def until(basis: Basis, decide: Callable[[], object]) -> Decision:
-    """Decide again and again until it is founded on that; the test's time limit bounds it."""
-    while True:
-        decision = await decide()  # type: ignore[misc]
-        assert isinstance(decision, Decision)
-        if decision.basis is basis:
-            return decision
-        await asyncio.sleep(0.01)
 
 
 def at_once(asking: Coroutine[Any, Any, Decision]) -> Decision:

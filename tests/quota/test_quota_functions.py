@@ -18,6 +18,8 @@ from quota_counters import (
 
 from databases import Server
 
+END_US = START_US + DAY_US
+
 
 @pytest.fixture(scope="module")
 def conn(server: Server) -> Iterator[psycopg.Connection]:
@@ -45,7 +47,7 @@ def any_subject(any_conn: psycopg.Connection) -> Subject:
 def test_limit_may_be_reached_and_not_passed(subject: Subject) -> None:
     """The first of several spendings are granted, as many as there is room for."""
     first = subject.spend(n=3, a=3)
-    assert first == (0, "ok", 3, 0, 0, 9, NOON_US, None)
+    assert first == (0, "ok", 3, 0, 0, 9, NOON_US, None, END_US)
     assert subject.spend(a=2)[2:6] == (0, 0, 9, 9)
     assert subject.spend(n=4)[2:6] == (1, 0, 9, 10)
     assert subject.spend()[2:6] == (0, 0, 10, 10)
@@ -68,13 +70,13 @@ def test_looking_changes_nothing(subject: Subject) -> None:
     assert subject.rows("quota_usage") == []
     subject.spend(n=10)
     before = subject.rows("quota_usage")
-    assert subject.spend(a=0, limit=5, thresholds=[50])[2:] == (1, 0, 10, 10, NOON_US, None)
+    assert subject.spend(a=0, limit=5, thresholds=[50])[2:] == (1, 0, 10, 10, NOON_US, None, END_US)
     assert subject.rows("quota_usage") == before
 
 
 def test_refusal_writes_nothing(subject: Subject) -> None:
     """A client that is over its limit costs no write; nor has one that may do nothing a counter."""
-    assert subject.spend(limit=0, thresholds=[1])[2:] == (0, 0, 0, 0, NOON_US, None)
+    assert subject.spend(limit=0, thresholds=[1])[2:] == (0, 0, 0, 0, NOON_US, None, END_US)
     assert subject.rows("quota_usage") == []
     subject.spend(n=10)
     with subject.conn.transaction():
