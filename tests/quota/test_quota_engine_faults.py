@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from quota_engines import NOBODY, Lines, Told, engine, running, spend, until, un
 
 import trail
 from auditlog.postgres import embedded
+from auditlog.postgres.migrate import migrate
 from auditlog.quota.engine import Engine
 from auditlog.quota.model import Basis, Decision, Key, Quota
 from own_server import own_server
@@ -381,3 +383,19 @@ async def test_who_spends_in_a_row_does_not_keep_the_loop_from_finding_it(any_ds
             for _ in range(100):
                 await made.ask(OPEN, KEY, 1, NOBODY)
             assert turns >= 100
+
+
+def test_start_waits_for_a_server_that_has_to_be_started() -> None:
+    """Or the first spendings would be decided without it, under a limit that is a hard one."""
+
+    async def main(path: Path) -> None:
+        told, dsn = Told(), f"embedded:{path}"
+        async with running(dsn, told, timeout_s=0.05):
+            assert told.definitions
+        embedded.stop(dsn)
+
+    with tempfile.TemporaryDirectory(prefix="al-") as folder:
+        path = Path(folder, "data")
+        with embedded.start(path) as server:
+            migrate(server.dsn)
+        asyncio.run(main(path))

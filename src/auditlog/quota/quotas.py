@@ -147,7 +147,7 @@ class Quotas(Deciding):
     async def start(self) -> None:
         """Begin on the running loop. May be nested.
 
-        It waits for the database, for `timeout_s` at most: then its definitions are known.
+        It waits for the database, for `connect_timeout_s` at most: then its definitions are known.
         """
         with self._lifecycle:
             self._users += 1

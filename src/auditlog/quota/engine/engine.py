@@ -170,9 +170,12 @@ class Engine:
             self._run()
 
     async def start(self) -> None:
-        """Begin on the running loop; waits for the first answer, `timeout_s` at most."""
+        """Begin on the running loop; waits for the first answer, `connect_timeout_s` at most.
+
+        Or the first spendings would be decided without the database, where it has to be started.
+        """
         if self._life.enter():
-            await self._driver.ready(self._timeout_s)
+            await self._driver.ready(self._settings.connect_timeout_s)
 
     async def aclose(self) -> None:
         """Undo one `start`; the last one gives back what the process holds."""
