@@ -1,11 +1,9 @@
 """Migration 0010: what is granted of a counter, what is written, what is told."""
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from quota_counters import (
     DAY_US,
@@ -16,32 +14,7 @@ from quota_counters import (
     asking,
 )
 
-from databases import Server
-
 END_US = START_US + DAY_US
-
-
-@pytest.fixture(scope="module")
-def conn(server: Server) -> Iterator[psycopg.Connection]:
-    """One database for all of them; each test has a subject of its own."""
-    with server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
-def any_conn(any_server: Server) -> Iterator[psycopg.Connection]:
-    with any_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def subject(conn: psycopg.Connection) -> Subject:
-    return Subject(conn)
-
-
-@pytest.fixture
-def any_subject(any_conn: psycopg.Connection) -> Subject:
-    return Subject(any_conn)
 
 
 def test_limit_may_be_reached_and_not_passed(subject: Subject) -> None:

@@ -1,7 +1,6 @@
 """Numbers, texts and JSON that nobody should send to the SQL functions of quotas."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -17,31 +16,6 @@ from quota_counters import (
     answers,
     asking,
 )
-
-from databases import Server
-
-
-@pytest.fixture(scope="module")
-def conn(server: Server) -> Iterator[psycopg.Connection]:
-    """One database for all of them; each test has a subject of its own."""
-    with server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
-def any_conn(any_server: Server) -> Iterator[psycopg.Connection]:
-    with any_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def subject(conn: psycopg.Connection) -> Subject:
-    return Subject(conn)
-
-
-@pytest.fixture
-def any_subject(any_conn: psycopg.Connection) -> Subject:
-    return Subject(any_conn)
 
 
 def test_counter_ends_at_its_maximum(subject: Subject) -> None:

@@ -1,16 +1,12 @@
 """Counters of periods against a model that counts unit by unit."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quota_counter_model import Period, Share
 from quota_counters import PATIENT, Answer, Subject, answers, asking
-
-from databases import Server
 
 THRESHOLDS = st.lists(st.sampled_from([1, 10, 33, 50, 80, 100, 150]), unique=True).map(sorted)
 WISHES = st.fixed_dictionaries(
@@ -26,12 +22,6 @@ WISHES = st.fixed_dictionaries(
 )
 """What is asked for; the limit and the thresholds may be others each time."""
 ACTORS = [[str(place), "org", "GET /"] for place in range(5)]
-
-
-@pytest.fixture(scope="module")
-def any_conn(any_server: Server) -> Iterator[psycopg.Connection]:
-    with any_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
 
 
 def share_of(answer: Answer) -> tuple[Any, ...]:

@@ -1,39 +1,17 @@
 """Counters of rolling windows: sixty slices and one more, on a clock that the tests set."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quota_counter_model import SLICES, Window
 from quota_counters import FULL, HOUR_US, MOST, NOON_US, PATIENT, Subject, answers, rolling
 from test_quota_functions_periods import ACTORS, WISHES, share_of, told_by
 
-from databases import Server
-
 MINUTE_US = 60_000_000
 SLICE_US = HOUR_US // SLICES
-
-
-@pytest.fixture(scope="module")
-def conn(server: Server) -> Iterator[psycopg.Connection]:
-    """One database for all of them; each test has a subject of its own."""
-    with server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
-def any_conn(any_server: Server) -> Iterator[psycopg.Connection]:
-    with any_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def subject(conn: psycopg.Connection) -> Subject:
-    return Subject(conn)
 
 
 def test_units_are_free_again_when_their_slice_has_left(subject: Subject) -> None:

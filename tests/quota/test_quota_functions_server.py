@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -34,29 +33,6 @@ SESSIONS = {
     " SET search_path = pg_temp, theirs, pg_catalog; SET transform_null_equals = on;"
     " SET extra_float_digits = -15; SET quote_all_identifiers = on",
 }
-
-
-@pytest.fixture(scope="module")
-def conn(server: Server) -> Iterator[psycopg.Connection]:
-    """One database for all of them; each test has a subject of its own."""
-    with server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
-def any_conn(any_server: Server) -> Iterator[psycopg.Connection]:
-    with any_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-def subject(conn: psycopg.Connection) -> Subject:
-    return Subject(conn)
-
-
-@pytest.fixture
-def any_subject(any_conn: psycopg.Connection) -> Subject:
-    return Subject(any_conn)
 
 
 def test_public_functions_are_on_the_clock_of_the_database(subject: Subject) -> None:
