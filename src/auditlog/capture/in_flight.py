@@ -179,6 +179,10 @@ class InFlight(Annotations):
         """The log to which the request's row goes."""
         return self.capture.recorder
 
+    def client_address(self) -> str | None:
+        """Return the client's address, as far as trusted proxies vouch for it."""
+        return self.capture.proxies.resolve(self.peer(), self.raw_headers)
+
     def is_exempt(self) -> bool:
         """Tell whether it is served without waiting for anything, as health checks are."""
         try:

@@ -139,7 +139,7 @@ class QuotaMiddleware:
         method = scope.get("method", "GET")
         address = None
         if exchange is not None:
-            address = exchange.capture.proxies.resolve(exchange.peer(), exchange.raw_headers)
+            address = exchange.client_address()
         return Traffic(
             method,
             scope.get("path", "") if exchange is None else exchange.path,

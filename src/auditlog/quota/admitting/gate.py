@@ -176,7 +176,7 @@ def _exchange_at_hand() -> GrpcExchange | None:
 
 
 def _address_of(exchange: GrpcExchange) -> str | None:
-    return exchange.capture.proxies.resolve(exchange.peer(), exchange.raw_headers)
+    return exchange.client_address()
 
 
 def _pushback_ms(delay_ms: int) -> int:

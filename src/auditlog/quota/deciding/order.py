@@ -11,7 +11,7 @@ from auditlog.capture.application.surroundings import surroundings
 from auditlog.capture.context import current, text_of
 from auditlog.capture.in_flight import InFlight
 from auditlog.errors import QuotaError
-from auditlog.quota.counting.counted import Counting
+from auditlog.quota.counting.counted import counting_of
 from auditlog.quota.counting.subjects import fitting, named, subject_of, tenant_of
 from auditlog.quota.model import Actor, Key, Per, Quota
 from auditlog.settings import Settings
@@ -61,9 +61,9 @@ class Order(NamedTuple):
         known = {Per.ORGANISATION: self.said.resource_owner, Per.USER: self.said.user_id}
         holder = self.holder
         if holder is not None and Per.ADDRESS in quota.per:
-            known[Per.ADDRESS] = holder.capture.proxies.resolve(holder.peer(), holder.raw_headers)
+            known[Per.ADDRESS] = holder.client_address()
         if holder is not None and Per.ROUTE in quota.per:
-            known[Per.ROUTE] = Counting(quota).route(holder.path, holder.protocol)
+            known[Per.ROUTE] = counting_of(quota).route(holder.path, holder.protocol)
         return {each: known.get(each) for each in quota.per if each is not Per.TENANT}
 
 
